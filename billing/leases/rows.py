@@ -1,0 +1,153 @@
+"""The rows behind budgets and leases: the SQL, one function a statement or transaction.
+
+Locks are always taken in this order: budgets by ascending id, then leases. Whoever else writes both
+tables must keep to it, or PostgreSQL will break the tie by ending one of the transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, LiteralString, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from billing.leases.account import BudgetRule
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+
+class BudgetRow(NamedTuple):
+    """A row of ``billing_budget``: US dollars; a None ``limit`` enforces nothing."""
+
+    id: int
+    limit: Decimal | None
+    spent: Decimal
+    held: Decimal
+
+
+FIND: LiteralString = """
+    SELECT id, "limit", spent, held FROM billing_budget
+    WHERE organization_id = %(organization)s AND quota_id IS NOT DISTINCT FROM %(quota)s::bigint
+      AND subject = %(subject)s AND period_start = %(start)s
+"""
+
+# FOR SHARE waits for a change of the limit that is under way, and makes a later one find this row.
+MAKE_QUOTA: LiteralString = """
+    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE)
+    INSERT INTO billing_budget
+        (organization_id, quota_id, subject, period_start, period_end, "limit", spent, held, opening)
+    SELECT %(organization)s, quota.id, %(subject)s, %(start)s, %(end)s, quota."limit", used.charge, 0, used.charge
+    FROM quota, LATERAL (
+        SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event
+        WHERE event.organization_id = %(organization)s AND event.started_at >= %(start)s
+          AND (%(end)s::timestamptz IS NULL OR event.started_at < %(end)s)
+          AND CASE quota.scope
+              WHEN 'team' THEN event.team_id = quota.team_id
+              WHEN 'member' THEN event.member_id = quota.member_id
+              WHEN 'key' THEN event.key_id = quota.key_id
+              WHEN 'end_user' THEN event.end_user = coalesce(nullif(quota.end_user, ''), %(subject)s)
+              ELSE true END
+    ) used
+    ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
+"""
+
+# A top-up credits the wallet account, and a credit is a negative amount.
+MAKE_WALLET: LiteralString = """
+    WITH organization AS (SELECT * FROM tenants_organization WHERE id = %(organization)s FOR SHARE)
+    INSERT INTO billing_budget
+        (organization_id, quota_id, subject, period_start, period_end, "limit", spent, held, opening)
+    SELECT organization.id, NULL, '', %(start)s, NULL,
+        CASE organization.billing
+            WHEN 'prepaid' THEN paid.amount
+            ELSE paid.amount + organization.credit_limit END,
+        used.charge, 0, used.charge
+    FROM organization,
+        LATERAL (
+            SELECT coalesce(-sum(entry.amount), 0) AS amount
+            FROM billing_ledgerentry entry JOIN billing_ledgertransaction posted ON posted.id = entry.transaction_id
+            WHERE entry.organization_id = organization.id AND entry.account = 'wallet' AND posted.kind = 'top_up'
+        ) paid,
+        LATERAL (
+            SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event
+            WHERE event.organization_id = organization.id
+        ) used
+    ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
+"""
+
+# One statement, so the hold and the lease appear together or not at all.
+GRANT: LiteralString = """
+    WITH granted AS (
+        UPDATE billing_budget SET held = held + %(amount)s
+        WHERE id = %(budget)s AND ("limit" IS NULL OR spent + held + %(amount)s <= "limit")
+        RETURNING id, "limit", spent, held
+    ), lease AS (
+        INSERT INTO billing_lease (budget_id, worker, remaining, updated_at)
+        SELECT id, %(worker)s, %(amount)s, now() FROM granted
+        ON CONFLICT (budget_id, worker)
+        DO UPDATE SET remaining = billing_lease.remaining + EXCLUDED.remaining, updated_at = now()
+    )
+    SELECT id, "limit", spent, held FROM granted
+"""
+
+
+async def find_or_make(
+    connection: Connection, rule: BudgetRule, subject: str, start: datetime, end: datetime | None
+) -> BudgetRow | None:
+    """The counter of ``rule`` in the period from ``start``. None if the quota is gone.
+
+    A new counter opens with what was already spent in its period.
+    """
+    values: dict[str, Any] = {
+        "organization": rule.organization_id,
+        "quota": rule.quota_id,
+        "subject": subject,
+        "start": start,
+        "end": end,
+    }
+    # Once more after the insert, for when another worker was faster.
+    for statement in (FIND, MAKE_WALLET if rule.quota_id is None else MAKE_QUOTA, FIND):
+        row = await (await connection.execute(statement, values)).fetchone()
+        if row is not None:
+            return BudgetRow(*row)
+    return None
+
+
+async def grant(connection: Connection, worker: UUID, budget_id: int, amount: Decimal) -> BudgetRow | None:
+    """Add ``amount`` to the worker's lease if the budget has it. The row as it is then, or None."""
+    values = {"budget": budget_id, "worker": worker, "amount": amount}
+    row = await (await connection.execute(GRANT, values)).fetchone()
+    return None if row is None else BudgetRow(*row)
+
+
+async def read(connection: Connection, budget_ids: Sequence[int]) -> dict[int, BudgetRow]:
+    """The rows with these ids, by id."""
+    statement = 'SELECT id, "limit", spent, held FROM billing_budget WHERE id = ANY(%s)'
+    rows = await (await connection.execute(statement, [list(budget_ids)])).fetchall()
+    return {row[0]: BudgetRow(*row) for row in rows}
+
+
+async def give_back(connection: Connection, worker: UUID, amounts: Mapping[int, Decimal]) -> None:
+    """Return parts of the worker's leases, by budget id; of a lease that has less, what it has.
+
+    Must run inside a transaction.
+    """
+    ids = sorted(amounts)
+    await connection.execute(
+        "SELECT 1 FROM billing_budget WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [ids]
+    )
+    leases = await connection.execute(
+        "SELECT budget_id, remaining FROM billing_lease WHERE worker = %s AND budget_id = ANY(%s) "
+        "ORDER BY budget_id FOR NO KEY UPDATE",
+        [worker, ids],
+    )
+    returned = [(min(amounts[budget], remaining), budget) for budget, remaining in await leases.fetchall()]
+    async with connection.cursor() as cursor:
+        await cursor.executemany("UPDATE billing_budget SET held = held - %s WHERE id = %s", returned)
+        await cursor.executemany(
+            "UPDATE billing_lease SET remaining = remaining - %s, updated_at = now() "
+            "WHERE budget_id = %s AND worker = %s",
+            [(amount, budget, worker) for amount, budget in returned],
+        )

@@ -1,0 +1,20 @@
+"""What it costs. The models stand in files by subject; import them from here."""
+
+from billing.models.ledger import LedgerEntry, LedgerTransaction, ReconcileReport
+from billing.models.price import Price
+from billing.models.quota import Budget, Lease, Quota
+from billing.models.usage import DeadLetter, DirtyBucket, UsageEvent, UsageRollup
+
+__all__ = (
+    "Budget",
+    "DeadLetter",
+    "DirtyBucket",
+    "Lease",
+    "LedgerEntry",
+    "LedgerTransaction",
+    "Price",
+    "Quota",
+    "ReconcileReport",
+    "UsageEvent",
+    "UsageRollup",
+)

@@ -1,0 +1,144 @@
+"""What was used: one row a request, and its sums by the hour."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+
+from billing.money import money_field
+from tenants.models import Organization, owned_by
+
+
+class UsageEvent(models.Model):
+    """One request. The table is partitioned by month of ``started_at``; rows are inserted once and
+    never changed.
+
+    Foreign keys are plain numbers: an event outlives what it names. Token classes are disjoint
+    (``input_tokens`` excludes cached and cache-write tokens); ``reasoning_tokens`` is part of
+    ``output_tokens``. ``cost`` is what the provider asks, ``charge`` what the tenant pays, in US dollars.
+    """
+
+    pk = models.CompositePrimaryKey("started_at", "request_id")
+    request_id = models.CharField(max_length=40)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    team_id = models.BigIntegerField()
+    key_id = models.BigIntegerField()
+    # The key owner's membership; null where the key has no owner.
+    member_id = models.BigIntegerField(null=True)
+    end_user = models.CharField(max_length=256, blank=True)
+    model_group = models.CharField(max_length=100, blank=True)
+    # What answered (or was tried last); empty where nothing was tried.
+    deployment = models.CharField(max_length=100, blank=True)
+    provider = models.CharField(max_length=100, blank=True)
+    provider_model = models.CharField(max_length=200, blank=True)
+    endpoint = models.CharField(max_length=40)
+    streamed = models.BooleanField()
+    # The HTTP status the client saw; 499: the client went away first.
+    status = models.SmallIntegerField()
+    end_reason = models.CharField(max_length=24)
+    error_code = models.CharField(max_length=64, blank=True)
+    # [{deployment, provider, status, reason, started_ms, first_token_ms, duration_ms}] in order of trying.
+    attempts = models.JSONField(default=list)
+    input_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    # reported, counted, estimated or none.
+    usage_source = models.CharField(max_length=10)
+    cost = money_field()
+    charge = money_field()
+    cost_price_id = models.BigIntegerField(null=True)
+    charge_price_id = models.BigIntegerField(null=True)
+    markup = models.DecimalField(max_digits=9, decimal_places=6, default=0)
+    # The counters (billing.Budget) this request was charged to.
+    budget_ids = ArrayField(models.BigIntegerField(), default=list)
+    first_token_ms = models.IntegerField(null=True)
+    duration_ms = models.IntegerField()
+    tags = models.JSONField(default=dict)
+
+    objects: ClassVar[models.Manager[UsageEvent]] = owned_by("organization")
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class UsageRollup(models.Model):
+    """The sums of an hour, by everything a report can ask for. Recomputed as a whole, never added to."""
+
+    hour = models.DateTimeField()
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False, related_name="+")
+    team_id = models.BigIntegerField()
+    member_id = models.BigIntegerField(null=True)
+    key_id = models.BigIntegerField()
+    end_user = models.CharField(max_length=256, blank=True)
+    model_group = models.CharField(max_length=100, blank=True)
+    deployment = models.CharField(max_length=100, blank=True)
+    requests = models.BigIntegerField()
+    # Requests answered with a status of 400 or more.
+    errors = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    cached_input_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    cost = money_field()
+    charge = money_field()
+
+    objects: ClassVar[models.Manager[UsageRollup]] = owned_by("organization")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    "organization",
+                    "hour",
+                    "team_id",
+                    "member_id",
+                    "key_id",
+                    "end_user",
+                    "model_group",
+                    "deployment",
+                ],
+                nulls_distinct=False,
+                name="rollup_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization} {self.hour:%Y-%m-%d %H}h"
+
+
+class DirtyBucket(models.Model):
+    """An hour of an organization whose rollups no longer match its events.
+
+    Marks are only ever added, and removed by the transaction that recomputes, so shippers and
+    the recomputation do not wait for each other.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    hour = models.DateTimeField()
+    marked_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar[models.Manager[DirtyBucket]] = owned_by("organization")
+
+    def __str__(self) -> str:
+        return f"{self.organization} {self.hour:%Y-%m-%d %H}h"
+
+
+class DeadLetter(models.Model):
+    """A journal record that could not become a usage event, kept for an operator."""
+
+    record = models.TextField()
+    reason = models.CharField(max_length=500)
+    at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.reason

@@ -1,0 +1,16 @@
+"""The Celery application. ``celery -A gateway worker`` and ``celery -A gateway beat`` find it here."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway.settings")
+app = Celery("weir")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+app.conf.beat_schedule = {
+    "rollups": {"task": "billing.tasks.refresh_rollups", "schedule": 2.0, "options": {"expires": 10}},
+    "ledger": {"task": "billing.tasks.post_usage", "schedule": 5.0, "options": {"expires": 30}},
+    "partitions": {"task": "billing.tasks.ensure_partitions", "schedule": 3600.0},
+    "reconcile": {"task": "billing.tasks.reconcile_books", "schedule": 24 * 3600.0},
+}

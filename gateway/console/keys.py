@@ -1,0 +1,231 @@
+"""Pages for API keys: the list, one key, making, rotating, changing and revoking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, Sum
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import path
+
+from billing.calendars import period_bounds
+from billing.models import UsageRollup
+from gateway.console import keyring, layers
+from gateway.console.access import TenantRequest, requires
+from gateway.console.forms import KeySettings, NewKey, Rotation, group_choices
+from tenants.access import TenantAccess
+from tenants.models import ApiKey, Team
+from tenants.permissions import Permission
+from tenants.services import keys as services
+
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as the list shows it; ``spent`` is its charge this month in US dollars."""
+
+    key: ApiKey
+    standing: str
+    spent: Decimal
+    expires_soon: bool
+
+
+def spent_this_month(tenant: TenantAccess, key_ids: list[int], at: datetime) -> dict[int, Decimal]:
+    """Charge of each key since the month began in the organization's time zone, in US dollars."""
+    start, _ = period_bounds("month", at, tenant.organization.time_zone)
+    sums = UsageRollup.objects.filter(key_id__in=key_ids, hour__gte=start).values("key_id").annotate(sum=Sum("charge"))
+    return {row["key_id"]: row["sum"] for row in sums}
+
+
+@requires(Permission.VIEW_OWN_USAGE)
+def key_list(request: TenantRequest) -> HttpResponse:
+    """The keys that this person may see, searched and filtered by what the address says."""
+    tenant, now = request.tenant, datetime.now(UTC)
+    keys = keyring.visible_keys(tenant)
+    visible = keys
+    search = request.GET.get("q", "").strip()
+    team = request.GET.get("team", "")
+    state = request.GET.get("state", "working")
+    if search:
+        keys = keys.filter(
+            Q(name__icontains=search) | Q(owner__user__email__icontains=search) | Q(last_four=search[-4:])
+        )
+    if team:
+        keys = keys.filter(team__slug=team)
+    if state != "all":
+        keys = keys.filter(revoked_at__isnull=True).exclude(expires_at__lte=now)
+    found = list(keys.order_by("team__name", "name", "-pk")[: PAGE + 1])
+    spent = spent_this_month(tenant, [key.pk for key in found[:PAGE]], now)
+    shown = [
+        KeyRow(
+            key,
+            keyring.standing(key, now),
+            spent.get(key.pk, Decimal(0)),
+            key.expires_at is not None and 0 < (key.expires_at - now).days + 1 <= 14,
+        )
+        for key in found[:PAGE]
+    ]
+    return render(
+        request,
+        "console/keys/list.html",
+        {
+            "rows": shown,
+            "more": len(found) > PAGE,
+            "page_size": PAGE,
+            "any_keys": visible.exists(),
+            "teams": Team.objects.filter(keys__in=visible).distinct().order_by("name"),
+            "search": search,
+            "team": team,
+            "state": state,
+            "may_make": keyring.teams_for_new_keys(tenant).exists(),
+            "has_teams": Team.objects.exists(),
+            "may_make_teams": tenant.may(Permission.MANAGE_TEAMS),
+        },
+    )
+
+
+def show_secret(request: TenantRequest, key: ApiKey, secret: str, overlapping: ApiKey | None = None) -> HttpResponse:
+    """The page that shows a secret: once, in the answer to the POST that made it, kept nowhere."""
+    groups = key.model_groups or [name for name, _ in group_choices(request.tenant)]
+    response = render(
+        request,
+        "console/keys/secret.html",
+        {
+            "key": key,
+            "secret": secret,
+            "overlapping": overlapping,
+            "base_url": f"{settings.PUBLIC_URL}/v1",
+            "model": groups[0] if groups else "MODEL",
+        },
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@requires(Permission.MAKE_OWN_KEYS, Permission.MANAGE_KEYS)
+def key_new(request: TenantRequest) -> HttpResponse:
+    """Make a key; the answer shows its secret."""
+    if not keyring.teams_for_new_keys(request.tenant).exists():
+        if Team.objects.exists():
+            messages.warning(request, "You are in no team yet. Ask an admin to add you to one, then make a key in it.")
+        else:
+            messages.warning(request, "A key belongs to a team. Create a team first.")
+        return redirect("console:members", organization=request.tenant.organization.slug)
+    form = NewKey(request.tenant, request.POST or None, initial={"team": request.GET.get("team")})
+    if request.method == "POST" and form.is_valid():
+        try:
+            key, secret = services.create_key(
+                acting_user=request.user,
+                team=form.cleaned_data["team"],
+                owner=form.cleaned_data["owner"],
+                **form.changes(),
+            )
+        except ValueError as error:
+            form.add_error(None, str(error))
+        else:
+            return show_secret(request, key, secret)
+    return render(request, "console/keys/new.html", {"form": form}, status=422 if form.errors else 200)
+
+
+def _key(request: TenantRequest, number: int) -> ApiKey:
+    """The key ``number`` if this person may see it; else 404."""
+    return get_object_or_404(keyring.visible_keys(request.tenant), pk=number)
+
+
+@requires(Permission.VIEW_OWN_USAGE)
+def key_detail(request: TenantRequest, key: int) -> HttpResponse:
+    """One key: its facts, what binds it, and how to call with it."""
+    found, now = _key(request, key), datetime.now(UTC)
+    groups = found.model_groups or [name for name, _ in group_choices(request.tenant)]
+    standing = keyring.standing(found, now)
+    return render(
+        request,
+        "console/keys/detail.html",
+        {
+            "key": found,
+            "standing": standing,
+            "working": standing in {"active", "rotated"},
+            "successor": found.successor,
+            "layers": layers.binding(request.tenant, found, now),
+            "spent": spent_this_month(request.tenant, [found.pk], now).get(found.pk, Decimal(0)),
+            "may_change": standing == "active" and keyring.may_change(request.tenant, found),
+            "may_revoke": standing in {"active", "rotated"} and keyring.may_revoke(request.tenant, found),
+            "may_limit": request.tenant.may(Permission.MANAGE_QUOTAS, found.team),
+            "base_url": f"{settings.PUBLIC_URL}/v1",
+            "model": groups[0] if groups else "MODEL",
+        },
+    )
+
+
+@requires(Permission.MAKE_OWN_KEYS, Permission.MANAGE_KEYS)
+def key_edit(request: TenantRequest, key: int) -> HttpResponse:
+    """Rename or restrict a key."""
+    found = _key(request, key)
+    if not keyring.may_change(request.tenant, found):
+        raise PermissionDenied
+    form = KeySettings(request.tenant, request.POST or None, key=found, initial=KeySettings.initial_of(found))
+    if request.method == "POST" and form.is_valid():
+        changes = {name: value for name, value in form.changes().items() if _touched(form, name)}
+        try:
+            services.update_key(acting_user=request.user, key=found, **changes)
+        except ValueError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"Saved {found.name}.")
+            return redirect("console:key", organization=request.tenant.organization.slug, key=found.pk)
+    return render(request, "console/keys/edit.html", {"form": form, "key": found}, status=422 if form.errors else 200)
+
+
+def _touched(form: KeySettings, name: str) -> bool:
+    """Whether a field of the key was changed in the form, so that an exact expiry stays as it is."""
+    return {"expires_at": "expires_on"}.get(name, name) in form.changed_data
+
+
+@requires(Permission.MAKE_OWN_KEYS, Permission.MANAGE_KEYS)
+def key_rotate(request: TenantRequest, key: int) -> HttpResponse:
+    """Give a key a new secret; the old one works on for a chosen time."""
+    found = _key(request, key)
+    if not keyring.may_change(request.tenant, found):
+        raise PermissionDenied
+    form = Rotation(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            successor, secret = services.rotate_key(
+                acting_user=request.user, key=found, overlap=form.cleaned_data["overlap"]
+            )
+        except ValueError as error:
+            form.add_error(None, str(error))
+        else:
+            found.refresh_from_db()
+            return show_secret(request, successor, secret, overlapping=found)
+    return render(request, "console/keys/rotate.html", {"form": form, "key": found}, status=422 if form.errors else 200)
+
+
+@requires(Permission.VIEW_OWN_USAGE)
+def key_revoke(request: TenantRequest, key: int) -> HttpResponse:
+    """Stop a key, after saying what that does."""
+    found = _key(request, key)
+    if not keyring.may_revoke(request.tenant, found):
+        raise PermissionDenied
+    if request.method == "POST":
+        services.revoke_key(acting_user=request.user, key=found)
+        messages.success(request, f"Revoked {found.name}. Requests with it are refused from now on.")
+        return redirect("console:keys", organization=request.tenant.organization.slug)
+    return render(request, "console/keys/revoke.html", {"key": found, "now": datetime.now(UTC)})
+
+
+urlpatterns = [
+    path("", key_list, name="keys"),
+    path("new/", key_new, name="key_new"),
+    path("<int:key>/", key_detail, name="key"),
+    path("<int:key>/edit/", key_edit, name="key_edit"),
+    path("<int:key>/rotate/", key_rotate, name="key_rotate"),
+    path("<int:key>/revoke/", key_revoke, name="key_revoke"),
+]

@@ -1,0 +1,220 @@
+"""The layers of limits as people see them: who sets them, what is used, when it begins anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from django.db.models import Q, Sum
+from django_scopes import scopes_disabled
+
+from billing.calendars import BEGINNING, period_bounds
+from billing.models import Budget, Quota, UsageRollup
+from gateway.console import keyring
+from tenants.access import TenantAccess
+from tenants.models import ApiKey, Membership, Team
+from tenants.permissions import Permission
+
+Target = Team | ApiKey | Membership | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """One budget. Amounts are US dollars; None where this person may not know (or, ``left``, where nothing binds)."""
+
+    quota: Quota
+    spent: Decimal | None
+    held: Decimal | None
+    resets_at: datetime | None
+
+    @property
+    def left(self) -> Decimal | None:
+        """What may still be spent; never below zero."""
+        if self.spent is None or self.held is None:
+            return None
+        return max(self.quota.limit - self.spent - self.held, Decimal(0))
+
+
+@dataclass(slots=True)
+class Layer:
+    """The limits set at one place: a plan, the organization, a team, a member, a key, or each end user."""
+
+    scope: str
+    name: str
+    target: Target = None
+    editable: bool = False
+    rates: dict[str, Quota] = field(default_factory=dict)
+    budgets: list[BudgetLine] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """The layer in addresses and as an element's id: ``organization``, ``team-3``, ``key-17``."""
+        return f"{self.scope}-{self.target.pk}" if self.target is not None else self.scope
+
+    @property
+    def empty(self) -> bool:
+        """Whether this layer limits nothing."""
+        return not self.rates and not self.budgets
+
+    @property
+    def quotas(self) -> list[Quota]:
+        """The rows behind the layer."""
+        return [*self.rates.values(), *(line.quota for line in self.budgets)]
+
+
+def _usage(quota: Quota, organization_id: int) -> Q:
+    """Which rollups count towards ``quota``."""
+    wanted = Q(organization=organization_id)
+    if quota.scope == "team":
+        wanted &= Q(team_id=quota.team_id)
+    elif quota.scope == "member":
+        wanted &= Q(member_id=quota.member_id)
+    elif quota.scope == "key":
+        wanted &= Q(key_id=quota.key_id)
+    return wanted
+
+
+class Counters:
+    """The budgets' counters of one organization in their current periods."""
+
+    def __init__(self, tenant: TenantAccess, at: datetime) -> None:
+        self.tenant, self.at = tenant, at
+        self.rows = {
+            (row.quota_id, row.period_start): row
+            for row in Budget.objects.filter(quota__isnull=False, subject="").filter(
+                Q(period_end__isnull=True) | Q(period_end__gt=at)
+            )
+        }
+
+    def line(self, quota: Quota, *, visible: bool) -> BudgetLine:
+        """``quota`` with what its counter says; until it has one, with what the hourly sums say."""
+        start, end = period_bounds(quota.period, self.at, self.tenant.organization.time_zone)
+        if not visible or quota.scope == "end_user":
+            return BudgetLine(quota, None, None, end)
+        row = self.rows.get((quota.pk, start))
+        if row is not None:
+            return BudgetLine(quota, row.spent, row.held, end)
+        used = UsageRollup.objects.filter(_usage(quota, self.tenant.organization.pk), hour__gte=max(start, BEGINNING))
+        spent = used.aggregate(sum=Sum("charge"))["sum"] or Decimal(0)
+        return BudgetLine(quota, spent, Decimal(0), end)
+
+    def fill(self, layer: Layer, quotas: Iterable[Quota], *, visible: bool) -> Layer:
+        """Put ``quotas`` into ``layer``, budgets in the order of their periods."""
+        for quota in quotas:
+            if quota.metric == "budget":
+                layer.budgets.append(self.line(quota, visible=visible))
+            else:
+                layer.rates[quota.metric] = quota
+        order = ["day", "week", "month", "total"]
+        layer.budgets.sort(key=lambda line: order.index(line.quota.period))
+        return layer
+
+
+def plan_quotas(tenant: TenantAccess) -> list[Quota]:
+    """The limits of the organization's plan, which belong to no organization."""
+    if tenant.organization.plan_id is None:
+        return []
+    with scopes_disabled():
+        return list(Quota.objects.filter(scope="plan", plan=tenant.organization.plan_id))
+
+
+def _of(quotas: Iterable[Quota], scope: str, **place: int | str | None) -> list[Quota]:
+    return [
+        quota
+        for quota in quotas
+        if quota.scope == scope and all(getattr(quota, name) == value for name, value in place.items())
+    ]
+
+
+def _shared(tenant: TenantAccess, quotas: list[Quota], counters: Counters) -> list[Layer]:
+    """The plan's layer, where there is a plan, and the organization's."""
+    sees_all = tenant.may(Permission.VIEW_USAGE)
+    found = []
+    if tenant.organization.plan is not None:
+        plan = Layer("plan", tenant.organization.plan.name)
+        found.append(counters.fill(plan, plan_quotas(tenant), visible=sees_all))
+    whole = Layer("organization", tenant.organization.name, editable=tenant.may(Permission.MANAGE_QUOTAS))
+    found.append(counters.fill(whole, _of(quotas, "organization"), visible=sees_all))
+    return found
+
+
+def _team(tenant: TenantAccess, team: Team, quotas: list[Quota], counters: Counters) -> Layer:
+    layer = Layer("team", team.name, team, editable=tenant.may(Permission.MANAGE_QUOTAS, team))
+    visible = tenant.may(Permission.VIEW_USAGE, team)
+    return counters.fill(layer, _of(quotas, "team", team_id=team.pk), visible=visible)
+
+
+def _key(tenant: TenantAccess, key: ApiKey, quotas: list[Quota], counters: Counters) -> Layer:
+    layer = Layer("key", key.name, key, editable=tenant.may(Permission.MANAGE_QUOTAS, key.team))
+    return counters.fill(layer, _of(quotas, "key", key_id=key.pk), visible=True)
+
+
+def _member(member: Membership, quotas: list[Quota], counters: Counters) -> Layer:
+    layer = Layer("member", member.user.email, member)
+    return counters.fill(layer, _of(quotas, "member", member_id=member.pk), visible=True)
+
+
+def binding(tenant: TenantAccess, key: ApiKey, at: datetime) -> list[Layer]:
+    """The layers that bind requests with ``key``, from the widest to the narrowest; empty ones left out."""
+    quotas, counters = list(Quota.objects.all()), Counters(tenant, at)
+    found = _shared(tenant, quotas, counters)
+    found.append(_team(tenant, key.team, quotas, counters))
+    if key.owner is not None:
+        found.append(_member(key.owner, quotas, counters))
+    found.append(_key(tenant, key, quotas, counters))
+    return [layer for layer in found if not layer.empty]
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """All layers of an organization that one person may see. ``wallet`` is None where they may not see money."""
+
+    shared: list[Layer]
+    teams: list[tuple[Layer, list[Layer]]]
+    members: list[Layer]
+    end_users: Layer
+    wallet: Budget | None
+
+
+def all_layers(tenant: TenantAccess, at: datetime, *, also: str = "") -> Layers:
+    """Every layer to be shown, keys under their team. Keys without limits are left out, but for ``also``."""
+    quotas, counters = list(Quota.objects.all()), Counters(tenant, at)
+    everywhere = tenant.may(Permission.VIEW_USAGE) or tenant.may(Permission.MANAGE_QUOTAS)
+    teams = Team.objects.order_by("name")
+    if not everywhere:
+        teams = teams.filter(pk__in=tenant.team_roles)
+    limited = {quota.key_id for quota in quotas if quota.scope == "key"}
+    keys = keyring.visible_keys(tenant).filter(revoked_at__isnull=True, successor__isnull=True)
+    by_team: dict[int, list[Layer]] = {}
+    for key in keys.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at)).order_by("name"):
+        if key.pk in limited or also == f"key-{key.pk}":
+            by_team.setdefault(key.team_id, []).append(_key(tenant, key, quotas, counters))
+    shown_members = {quota.member_id for quota in quotas if quota.scope == "member"}
+    if not everywhere:
+        shown_members &= {tenant.membership.pk}
+    members = Membership.objects.select_related("user").filter(pk__in=shown_members).order_by("user__email")
+    wallet = None
+    if tenant.may(Permission.VIEW_MONEY):
+        wallet = Budget.objects.filter(quota__isnull=True, subject="").first()
+    end_users = counters.fill(
+        Layer("end_user", "Each end user"), _of(quotas, "end_user", end_user=""), visible=False
+    )
+    return Layers(
+        _shared(tenant, quotas, counters),
+        [(_team(tenant, team, quotas, counters), by_team.get(team.pk, [])) for team in teams],
+        [_member(member, quotas, counters) for member in members],
+        end_users,
+        wallet,
+    )
+
+
+def limitable_keys(tenant: TenantAccess, at: datetime) -> list[ApiKey]:
+    """Working keys without a limit of their own to which this person may give one."""
+    keys = keyring.visible_keys(tenant).filter(revoked_at__isnull=True, successor__isnull=True)
+    keys = keys.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at))
+    teams = tenant.teams_with(Permission.MANAGE_QUOTAS)
+    if teams is not None:
+        keys = keys.filter(team__in=teams)
+    return list(keys.exclude(quotas__isnull=False).order_by("team__name", "name"))

@@ -1,0 +1,247 @@
+"""Every setting of Weir, in one file.
+
+Each is read from the environment, has a default that works on a laptop, and is listed in
+docs/operations.md. With ``DEBUG`` off, a default that would be unsafe refuses to start.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import environ
+from cryptography.fernet import Fernet
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+
+def laptop_secrets(data_dir: Path) -> dict[str, str]:
+    """Secrets for a machine that was given none: made once, kept in ``secrets.json`` (mode 0600).
+
+    Returns the keys ``SECRET_KEY``, ``API_KEY_PEPPER`` and ``CREDENTIAL_KEYS``.
+    """
+    path = data_dir / "secrets.json"
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        made = {
+            "SECRET_KEY": secrets.token_urlsafe(50),
+            "API_KEY_PEPPER": secrets.token_urlsafe(32),
+            "CREDENTIAL_KEYS": Fernet.generate_key().decode(),
+        }
+        draft = path.with_name(f"secrets.{secrets.token_hex(4)}.tmp")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(made))
+        try:
+            # A hard link fails if another process was first, so all processes read one file.
+            path.hardlink_to(draft)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    loaded: dict[str, str] = json.loads(path.read_text())
+    return loaded
+
+
+# --- Where this copy keeps its data ------------------------------------------------------------
+
+# WEIR_DATA_DIR: the journal, the embedded services, secrets made for a laptop.
+WEIR_DATA_DIR = Path(env.str("WEIR_DATA_DIR", default=str(BASE_DIR / "var"))).resolve()
+# DEBUG: tracebacks in the browser and laptop defaults. Never on where others can reach the port.
+DEBUG: bool = env.bool("DEBUG", default=True)
+
+_laptop = laptop_secrets(WEIR_DATA_DIR) if DEBUG else {}
+
+
+def required_secret(name: str) -> str:
+    """The secret ``name`` from the environment; on a laptop, the one made for it."""
+    value: str = env.str(name, default=_laptop.get(name, ""))
+    if not value:
+        raise ImproperlyConfigured(f"{name} must be set when DEBUG is off.")
+    return value
+
+
+# SECRET_KEY: signs cookies and links.
+SECRET_KEY = required_secret("SECRET_KEY")
+# API_KEY_PEPPER: keys the digest under which API keys are stored. Changing it voids every key.
+API_KEY_PEPPER = required_secret("API_KEY_PEPPER")
+# CREDENTIAL_KEYS: Fernet keys, comma-separated. The first encrypts, all decrypt.
+CREDENTIAL_KEYS = [key.strip() for key in required_secret("CREDENTIAL_KEYS").split(",") if key.strip()]
+
+# ALLOWED_HOSTS: host names the console answers to.
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["*"] if DEBUG else [])
+# PUBLIC_URL: where people and apps reach this gateway; used in snippets and e-mails.
+PUBLIC_URL: str = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+if not DEBUG:
+    if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
+        raise ImproperlyConfigured("ALLOWED_HOSTS must name the console's hosts when DEBUG is off.")
+    if not env.str("DATABASE_URL", default=""):
+        raise ImproperlyConfigured("DATABASE_URL must be set when DEBUG is off.")
+    if len(SECRET_KEY) < 50:
+        raise ImproperlyConfigured("SECRET_KEY must have at least 50 characters when DEBUG is off.")
+    for _key in CREDENTIAL_KEYS:
+        try:
+            Fernet(_key)
+        except ValueError:
+            raise ImproperlyConfigured(
+                "CREDENTIAL_KEYS must be Fernet keys (44 characters, base64)."
+            ) from None
+    # COOKIE_SECURE: off only behind plain HTTP on a trusted network.
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.bool("COOKIE_SECURE", default=True)
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=31_536_000)
+
+# --- Applications ------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "tenants",
+    "routing",
+    "billing",
+    "gateway",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gateway.middleware.SecurityHeaders",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "tenants.middleware.TenantScope",
+]
+
+ROOT_URLCONF = "gateway.urls"
+ASGI_APPLICATION = "gateway.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "tenants.context.organization",
+            ]
+        },
+    }
+]
+
+# --- Services ----------------------------------------------------------------------------------
+
+# DATABASE_URL: PostgreSQL 15 or newer. Unset, manage.py starts an embedded one in WEIR_DATA_DIR.
+DATABASE_URL: str = env.str("DATABASE_URL", default="postgresql://127.0.0.1:1/unset")
+DATABASES = {"default": env.db_url_config(DATABASE_URL)}
+DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
+DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=0)
+DATABASES["default"]["ATOMIC_REQUESTS"] = False
+# REDIS_URL: rate limits and Celery's broker. Unset, manage.py starts an embedded one.
+REDIS_URL: str = env.str("REDIS_URL", default="redis://127.0.0.1:1/0")
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://") if "unix://" in REDIS_URL else REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_TIME_LIMIT = 600
+CELERY_TASK_SOFT_TIME_LIMIT = 540
+CELERY_TIMEZONE = "UTC"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+# --- Sign-in -----------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "tenants.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_REDIRECT_URL = "/"
+LOGIN_URL = "/accounts/login/"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = env.str("EMAIL_VERIFICATION", default="none" if DEBUG else "mandatory")
+ACCOUNT_ADAPTER = "tenants.accounts.AccountAdapter"
+# SIGN_UP: whether strangers may make an account of their own. Members are invited otherwise.
+SIGN_UP: bool = env.bool("SIGN_UP", default=False)
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key"}
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Weir"
+# OIDC: JSON list of django-allauth OpenID Connect apps ({provider_id, name, client_id, secret, settings}).
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": env.json("OIDC", default=[])}}
+EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
+vars().update(EMAIL_CONFIG)
+
+# --- The data plane ----------------------------------------------------------------------------
+
+# MAX_BODY_BYTES: a larger request body is refused with 413.
+MAX_BODY_BYTES: int = env.int("MAX_BODY_BYTES", default=16 * 1024 * 1024)
+# RELOAD_POLL_SECONDS: how often a worker looks for changes if a notification was lost.
+RELOAD_POLL_SECONDS: float = env.float("RELOAD_POLL_SECONDS", default=5.0)
+# SHIP_INTERVAL_SECONDS: how often the shipper looks into the journal.
+SHIP_INTERVAL_SECONDS: float = env.float("SHIP_INTERVAL_SECONDS", default=0.1)
+
+# --- The rest ----------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = WEIR_DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = DEBUG
+WHITENOISE_AUTOREFRESH = DEBUG
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"django.server": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+}

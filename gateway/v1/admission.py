@@ -1,0 +1,162 @@
+"""May this request pass? Rate limits first (cheap to give back), then money."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TypeVar
+
+from billing.rate_limits import RateLimited, RateLimiter, RateRule, Ticket
+
+from billing.leases import BudgetExceeded, BudgetRule, LeaseBook, MoneyUnavailable, Reservation
+from billing.money import plain
+from billing.pricing import worst_case
+from gateway.v1.errors import NO_RETRY, BudgetSpent, Headers, LimitReached, Unavailable
+from gateway.v1.exchange import Exchange, Offer
+from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
+
+UNITS = {
+    "requests_per_minute": "requests per minute",
+    "tokens_per_minute": "tokens per minute",
+    "concurrency": "requests at a time",
+}
+
+
+Rule = TypeVar("Rule", BudgetRule, RateRule)
+
+
+@dataclass(slots=True)
+class Grant:
+    """What one request was given. Ended exactly once, by ``settle`` or ``release``."""
+
+    reservation: Reservation
+    ticket: Ticket | None
+    limiter: RateLimiter
+
+    def settle(self, charge: Decimal, tokens: int) -> None:
+        """The request cost ``charge`` US dollars and took ``tokens`` tokens."""
+        self.reservation.settle(charge)
+        if self.ticket is not None:
+            self.limiter.release(self.ticket, tokens)
+
+    def release(self) -> None:
+        """The request cost nothing."""
+        self.reservation.release()
+        if self.ticket is not None:
+            self.limiter.release(self.ticket, 0)
+
+
+class Admission:
+    """The gate of one worker, over its leases and the shared rate limiter."""
+
+    def __init__(self, leases: LeaseBook, limiter: RateLimiter) -> None:
+        self._leases = leases
+        self._limiter = limiter
+
+    async def admit(self, exchange: Exchange, offers: list[Offer]) -> tuple[Grant, Headers]:
+        """Reserve the worst case of ``offers``; returns the grant and the ``x-ratelimit-*`` headers.
+
+        Raises LimitReached, BudgetSpent or Unavailable; then nothing is reserved.
+        """
+        principal, facts = exchange.principal, exchange.facts
+        assert principal is not None and facts is not None  # noqa: S101, PT018  # read before admission
+        budgets, rates = principal.budgets, principal.rates
+        if facts.end_user:
+            budgets += _of_user(principal.end_user_budgets, facts.end_user)
+            rates += _of_user(principal.end_user_rates, facts.end_user)
+        ticket, headers = None, []
+        if rates:
+            tokens = facts.input_tokens + (facts.output_bound or 0)
+            ticket = await self._limit(rates, facts, principal.organization_id, tokens, exchange.request_id)
+            headers = rate_headers(ticket)
+        try:
+            amount = max(_most(facts, offer, principal.markup) for offer in offers)
+            reservation = await self._reserve(budgets, facts.end_user, amount, exchange.started_at)
+        except BaseException:
+            # Whatever happened, also a client that went away: the rate limits are given back.
+            if ticket is not None:
+                self._limiter.release(ticket, 0)
+            raise
+        exchange.budget_ids = reservation.budget_ids
+        return Grant(reservation, ticket, self._limiter), headers
+
+    async def _limit(
+        self, rules: tuple[RateRule, ...], facts: Facts, organization_id: int, tokens: int, request_id: str
+    ) -> Ticket:
+        try:
+            return await self._limiter.acquire(rules, facts.end_user, tokens, request_id)
+        except RateLimited as refused:
+            rule = refused.rule
+            wait = f"{max(refused.retry_after, 0.001):.3f}"
+            raise LimitReached(
+                f"Rate limit reached for {rule.label}: {rule.limit} {UNITS[rule.metric]} "
+                f"(a limit of this gateway). Try again in {wait} s.",
+                headers=[
+                    (b"retry-after", str(max(1, round(refused.retry_after + 0.499))).encode()),
+                    (b"retry-after-ms", str(int(refused.retry_after * 1000) + 1).encode()),
+                ],
+            ) from None
+
+    async def _reserve(
+        self, rules: tuple[BudgetRule, ...], end_user: str, amount: Decimal, at: datetime
+    ) -> Reservation:
+        try:
+            return await self._leases.reserve(rules, end_user, amount, at)
+        except BudgetExceeded as refused:
+            raise BudgetSpent(_budget_message(refused, amount), headers=NO_RETRY) from None
+        except MoneyUnavailable:
+            raise Unavailable(
+                "The gateway cannot check budgets at the moment, so it takes no new requests.",
+                headers=[(b"retry-after", b"2")],
+            ) from None
+
+
+def _of_user(rules: dict[str, tuple[Rule, ...]], user: str) -> tuple[Rule, ...]:
+    """The rules of this end user, or the default of all end users."""
+    return rules.get(user) or rules.get("", ())
+
+
+def _most(facts: Facts, offer: Offer, markup: Decimal) -> Decimal:
+    """US dollars this request can cost at most there."""
+    output = facts.output_bound
+    if output is None:
+        output = (offer.candidate.deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS) * facts.choices
+    return worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup)
+
+
+def _budget_message(refused: BudgetExceeded, amount: Decimal) -> str:
+    rule = refused.rule
+    if rule.scope == "wallet":
+        what = f"The balance of {rule.label} does not cover this request"
+    else:
+        limit = "" if refused.limit is None else f" of ${plain(refused.limit)}"
+        period = "" if rule.period == "total" else f" per {rule.period}"
+        what = f"You exceeded your current quota: the budget{limit}{period} of {rule.label} does not cover this request"
+    reset = "" if refused.resets_at is None else f" It resets at {refused.resets_at:%Y-%m-%dT%H:%M:%SZ}."
+    return f"{what}, which may cost up to ${plain(amount)} (spent: ${plain(refused.spent)}).{reset}"
+
+
+def rate_headers(ticket: Ticket) -> Headers:
+    """``x-ratelimit-*`` in OpenAI's form, of the tightest requests and tokens rule."""
+    found: Headers = []
+    for metric, word in ((b"requests_per_minute", b"requests"), (b"tokens_per_minute", b"tokens")):
+        remaining = ticket.remaining.get(metric.decode())
+        if remaining is None:
+            continue
+        limit, left, reset = remaining
+        found += [
+            (b"x-ratelimit-limit-" + word, str(limit).encode()),
+            (b"x-ratelimit-remaining-" + word, str(left).encode()),
+            (b"x-ratelimit-reset-" + word, _go_duration(reset).encode()),
+        ]
+    return found
+
+
+def _go_duration(seconds: float) -> str:
+    """``120ms``, ``1.5s``, ``6m0s``, as Go writes durations and OpenAI its reset headers."""
+    if seconds < 1:
+        return f"{max(0, round(seconds * 1000))}ms" if seconds > 0 else "0s"
+    minutes, rest = divmod(seconds, 60)
+    shown = f"{rest:.3f}".rstrip("0").rstrip(".")
+    return f"{int(minutes)}m{shown}s" if minutes else f"{shown}s"

@@ -1,0 +1,116 @@
+"""One request from its key to its end: what is known of it, and what it cost."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from billing.pricing import Rates, charge_of
+from billing.token_usage import ESTIMATED, NOTHING, TokenUsage
+from gateway.v1.facts import Facts
+from gateway.v1.principals import Principal
+from routing.policy import Candidate
+
+CLIENT_GONE_STATUS = 499  # nginx's number for a client that closed first
+ZERO = Decimal(0)
+
+# Ends after which the provider is taken to have worked for the tokens it was seen to handle.
+# docs/accounting.md has the whole table.
+_USED = frozenset({"completed", "client_gone", "cut"})
+
+
+def new_request_id() -> str:
+    """``req_`` and 128 random bits in hexadecimal."""
+    return "req_" + os.urandom(16).hex()
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one deployment. Times are milliseconds from the start of the request."""
+
+    deployment: str
+    provider: str
+    started_ms: int
+    status: int = 0
+    reason: str = ""
+    first_token_ms: int | None = None
+    duration_ms: int = 0
+
+    def as_row(self) -> dict[str, Any]:
+        """As it stands in the usage event."""
+        return {
+            "deployment": self.deployment,
+            "provider": self.provider,
+            "status": self.status,
+            "reason": self.reason,
+            "started_ms": self.started_ms,
+            "first_token_ms": self.first_token_ms,
+            "duration_ms": self.duration_ms,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A candidate and the prices it would be charged by."""
+
+    candidate: Candidate
+    cost_rates: Rates
+    price_rates: Rates | None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The state of one request. Written by the rooms it passes through, read by the journal."""
+
+    endpoint: str
+    request_id: str = field(default_factory=new_request_id)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clock: float = field(default_factory=time.perf_counter)
+    principal: Principal | None = None
+    facts: Facts | None = None
+    offer: Offer | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    budget_ids: list[int] = field(default_factory=list)
+    # As the provider reported it, for the whole request.
+    usage: TokenUsage | None = None
+    # Where it reports nothing: what was seen of the answer.
+    seen_output_tokens: int = 0
+    # Whether a provider has the request.
+    sent: bool = False
+    # Whether the client has the start of the answer.
+    answering: bool = False
+    client_gone: bool = False
+    begun: bool = False
+    finished: bool = False
+    status: int = 0
+    end_reason: str = ""
+    error_code: str = ""
+    first_token_ms: int | None = None
+    cost: Decimal = ZERO
+    charge: Decimal = ZERO
+
+    def elapsed_ms(self) -> int:
+        """Milliseconds since the request came in."""
+        return int((time.perf_counter() - self.clock) * 1000)
+
+    def ended(self, end_reason: str, status: int, error_code: str = "") -> TokenUsage:
+        """Set how it ended and what it cost; returns the usage it is charged for."""
+        self.end_reason, self.status, self.error_code = end_reason, status, error_code
+        usage = self._charged_usage()
+        if self.offer is not None and usage is not NOTHING:
+            assert self.principal is not None  # noqa: S101  # an offer is made to somebody
+            self.cost, self.charge = charge_of(
+                usage, self.offer.cost_rates, self.offer.price_rates, self.principal.markup
+            )
+        return usage
+
+    def _charged_usage(self) -> TokenUsage:
+        if self.end_reason not in _USED or not self.sent or self.facts is None:
+            return NOTHING
+        if self.usage is not None:
+            return self.usage
+        return TokenUsage(self.facts.input_tokens, 0, 0, self.seen_output_tokens, 0, ESTIMATED)

@@ -1,0 +1,236 @@
+"""What a request asks for, read once from its body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.v1.errors import InvalidRequest
+
+# A token is seldom shorter than this many UTF-8 bytes of JSON in any language we have measured.
+BYTES_PER_TOKEN = 4
+# Tokens of an image or audio part, which are not in proportion to the bytes that carry it.
+TOKENS_PER_PART = 2_000
+# Where neither the client nor the deployment bounds the answer.
+DEFAULT_OUTPUT_TOKENS = 4_096
+MAX_CHOICES = 128
+MAX_END_USER = 256
+
+
+@dataclass(slots=True)
+class Facts:
+    """One request, as routing and admission see it. ``body`` is the client's, decoded."""
+
+    endpoint: str
+    body: dict[str, Any]
+    model: str
+    stream: bool = False
+    # Whether the client asked for a usage chunk.
+    wants_usage: bool = False
+    # A rough count, for estimates and for narrowing the candidates.
+    input_tokens: int = 0
+    # No tokenizer yields more than one token a byte, so the input can never be longer than this.
+    input_bound: int = 0
+    # The client's own bound on the answer, over all choices; None: it set none.
+    output_bound: int | None = None
+    choices: int = 1
+    needs: frozenset[str] = frozenset()
+    end_user: str = ""
+    base64: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def decode(raw: bytes) -> dict[str, Any]:
+    """The body as a JSON object, or InvalidRequest in the words of the field."""
+    if not raw:
+        raise InvalidRequest("The request has no body. Send a JSON object.", code="missing_body")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The request body is not valid JSON: {_where(error)}.", code="invalid_json"
+        ) from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("The request body must be a JSON object.", code="invalid_type")
+    return body
+
+
+def chat_facts(raw: bytes, end_user_header: str) -> Facts:
+    """Facts of a ``/v1/chat/completions`` body; raises InvalidRequest naming the parameter."""
+    body = decode(raw)
+    model = _model(body)
+    messages = body.get("messages")
+    if messages is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"
+        )
+    if not isinstance(messages, list):
+        raise _wrong_type("messages", "an array of messages", messages)
+    if not messages:
+        raise InvalidRequest(
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+            param="messages",
+            code="empty_array",
+        )
+    parts = 0
+    carried = 0
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise _wrong_type(f"messages[{index}]", "an object with a role", message)
+        content = message.get("content")
+        if content.__class__ is list:
+            for part in content:
+                if not isinstance(part, dict):
+                    raise _wrong_type(f"messages[{index}].content", "a string or an array of parts", part)
+                if part.get("type") in _HEAVY_PARTS:
+                    parts += 1
+                    carried += len(orjson.dumps(part))
+        elif content is not None and content.__class__ is not str:
+            raise _wrong_type(f"messages[{index}].content", "a string or an array of parts", content)
+    stream = _boolean(body, "stream")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise _wrong_type("stream_options", "an object", options)
+    if options and not stream:
+        raise InvalidRequest(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+        )
+    choices = _whole(body, "n", 1, MAX_CHOICES) or 1
+    bound = _whole(body, "max_completion_tokens", 1) or _whole(body, "max_tokens", 1)
+    text = max(0, len(raw) - carried)
+    return Facts(
+        "chat.completions",
+        body,
+        model,
+        stream,
+        bool(options and options.get("include_usage")),
+        text // BYTES_PER_TOKEN + 1 + parts * TOKENS_PER_PART,
+        text + parts * TOKENS_PER_PART,
+        None if bound is None else bound * choices,
+        choices,
+        _needs(body, parts),
+        _end_user(body, end_user_header),
+    )
+
+
+def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
+    """Facts of a ``/v1/embeddings`` body; raises InvalidRequest naming the parameter."""
+    body = decode(raw)
+    model = _model(body)
+    value = body.get("input")
+    if value is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
+        )
+    if not isinstance(value, str | list):
+        raise _wrong_type("input", "a string or an array", value)
+    if not value:
+        raise InvalidRequest("Invalid 'input': it is empty.", param="input", code="empty_input")
+    encoding = body.get("encoding_format", "float")
+    if encoding not in ("float", "base64"):
+        raise InvalidRequest(
+            "Invalid 'encoding_format': expected 'float' or 'base64'.",
+            param="encoding_format",
+            code="invalid_value",
+        )
+    return Facts(
+        "embeddings",
+        body,
+        model,
+        input_tokens=len(raw) // BYTES_PER_TOKEN + 1,
+        input_bound=len(raw),
+        output_bound=0,
+        end_user=_end_user(body, end_user_header),
+        base64=encoding == "base64",
+    )
+
+
+READERS: dict[str, Callable[[bytes, str], Facts]] = {
+    "chat.completions": chat_facts,
+    "embeddings": embedding_facts,
+}
+
+_HEAVY_PARTS = frozenset({"image_url", "input_audio", "file"})
+
+
+def _where(error: orjson.JSONDecodeError) -> str:
+    # The decoder's message names a position and never quotes the text.
+    return f"{error.msg} (line {error.lineno}, column {error.colno})"
+
+
+def _model(body: dict[str, Any]) -> str:
+    model = body.get("model")
+    if model is None or model == "":
+        raise InvalidRequest(
+            "you must provide a model parameter", param="model", code="missing_required_parameter"
+        )
+    if not isinstance(model, str):
+        raise _wrong_type("model", "a string", model)
+    return model
+
+
+def _wrong_type(param: str, expected: str, value: object) -> InvalidRequest:
+    got = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
+        type(value), "a number"
+    )
+    return InvalidRequest(
+        f"Invalid type for '{param}': expected {expected}, but got {got} instead.",
+        param=param,
+        code="invalid_type",
+    )
+
+
+def _boolean(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is None:
+        return False
+    if value.__class__ is not bool:
+        raise _wrong_type(name, "a boolean", value)
+    return bool(value)
+
+
+def _whole(body: dict[str, Any], name: str, least: int, most: int = 2**31) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if value.__class__ is not int:
+        raise _wrong_type(name, "an integer", value)
+    if value < least:
+        raise InvalidRequest(
+            f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {value} instead.",
+            param=name,
+            code="integer_below_min_value",
+        )
+    if value > most:
+        raise InvalidRequest(
+            f"Invalid '{name}': integer above maximum value. Expected a value <= {most}, but got {value} instead.",
+            param=name,
+            code="integer_above_max_value",
+        )
+    return int(value)
+
+
+def _needs(body: dict[str, Any], parts: int) -> frozenset[str]:
+    found = set()
+    if body.get("tools"):
+        found.add("tools")
+    if parts:
+        found.add("vision")
+    form = body.get("response_format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        found.add("json_schema")
+    return frozenset(found) if found else _NOTHING
+
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def _end_user(body: dict[str, Any], header: str) -> str:
+    """The customer's own user: ``safety_identifier``, ``user``, or the X-End-User header."""
+    for value in (body.get("safety_identifier"), body.get("user"), header):
+        if isinstance(value, str) and value:
+            return value[:MAX_END_USER].replace("\x00", "")
+    return ""

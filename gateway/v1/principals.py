@@ -1,0 +1,254 @@
+"""From the key a request carries to whom it belongs and what binds it."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from billing.rate_limits import RateRule
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from billing.leases import BudgetRule
+from gateway.v1.errors import NotAllowed, Unauthorized
+from tenants.keys import digest
+
+# Principals a worker remembers; the least recently loaded goes first.
+CACHE_SIZE = 50_000
+# How long, in seconds, an unknown key is refused without asking the database again.
+UNKNOWN_FOR = 5.0
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: a key, with its team, organization, and every limit that binds it."""
+
+    key_id: int
+    key_label: str
+    team_id: int
+    team: str
+    member_id: int | None
+    organization_id: int
+    organization: str
+    plan: str | None
+    markup: Decimal
+    expires_at: datetime | None
+    allowed_networks: tuple[Network, ...] | None
+    # What the organization may use, and what this key may use of it; None: everything.
+    organization_groups: frozenset[str] | None
+    key_groups: frozenset[str] | None
+    budgets: tuple[BudgetRule, ...]
+    rates: tuple[RateRule, ...]
+    # By end user; "" is the default for those without a quota of their own.
+    end_user_budgets: dict[str, tuple[BudgetRule, ...]]
+    end_user_rates: dict[str, tuple[RateRule, ...]]
+
+    def may_see(self, group: str) -> bool:
+        """Whether the model group exists for this caller's organization."""
+        return self.organization_groups is None or group in self.organization_groups
+
+    def may_use(self, group: str) -> bool:
+        """Whether this key may use the model group."""
+        return self.may_see(group) and (self.key_groups is None or group in self.key_groups)
+
+
+class Principals:
+    """A bounded cache of principals by key digest; a miss asks the database once."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
+        self._known: dict[str, Principal] = {}
+        self._unknown: dict[str, float] = {}
+        self._generation = 0
+
+    def clear(self) -> None:
+        """Forget everything, because a tenant's data changed."""
+        self._generation += 1
+        self._known.clear()
+        self._unknown.clear()
+
+    async def authenticate(self, authorization: str, client: str) -> Principal:
+        """The principal of an ``Authorization`` header value used from the address ``client``.
+
+        Raises Unauthorized or NotAllowed.
+        """
+        scheme, _, secret = authorization.partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise Unauthorized(
+                "You didn't provide an API key. Send it in a header: Authorization: Bearer YOUR_KEY.",
+                code="missing_api_key",
+            )
+        name = digest(secret)
+        principal = self._known.get(name) or await self._load(name)
+        if principal is None:
+            raise Unauthorized(f"Incorrect API key provided: {masked(secret)}.")
+        if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
+            raise Unauthorized("This API key has expired.", code="expired_api_key")
+        if principal.allowed_networks is not None and not _within(client, principal.allowed_networks):
+            raise NotAllowed("This API key may not be used from your address.", code="ip_not_allowed")
+        return principal
+
+    async def _load(self, name: str) -> Principal | None:
+        refused_until = self._unknown.get(name)
+        if refused_until is not None and refused_until > time.monotonic():
+            return None
+        generation = self._generation
+        async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            row = await (await cursor.execute(_KEY, (name,))).fetchone()
+            quotas = await (await cursor.execute(_QUOTAS, row)).fetchall() if row is not None else []
+        if row is None:
+            _remember(self._unknown, name, time.monotonic() + UNKNOWN_FOR)
+            return None
+        principal = _principal(row, quotas)
+        # A change that arrived while the rows were read may not be in them.
+        if generation == self._generation:
+            _remember(self._known, name, principal)
+        return principal
+
+
+def masked(secret: str) -> str:
+    """A key as an error may show it: its last four characters, if it is long enough to hide the rest."""
+    return f"{'*' * 8}{secret[-4:]}" if len(secret) >= 20 else "*" * 8
+
+
+_KEY = """
+SELECT k.id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
+       k.model_groups AS key_groups,
+       t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
+       o.markup, o.time_zone, o.plan_id, p.name AS plan, p.model_groups AS plan_groups
+FROM tenants_apikey k
+JOIN tenants_team t ON t.id = k.team_id
+JOIN tenants_organization o ON o.id = k.organization_id
+LEFT JOIN tenants_plan p ON p.id = o.plan_id
+WHERE k.digest = %s AND k.revoked_at IS NULL AND o.suspended_at IS NULL
+"""
+_QUOTAS = """
+SELECT id, scope, metric, "limit", period, hard, end_user FROM billing_quota
+WHERE (scope = 'plan' AND plan_id = %(plan_id)s)
+   OR (organization_id = %(organization_id)s
+       AND (scope IN ('organization', 'end_user')
+            OR (scope = 'team' AND team_id = %(team_id)s)
+            OR (scope = 'member' AND member_id = %(owner_id)s)
+            OR (scope = 'key' AND key_id = %(id)s)))
+ORDER BY id
+"""
+
+
+def _principal(row: dict[str, Any], quotas: list[dict[str, Any]]) -> Principal:
+    own = {quota["metric"] for quota in quotas if quota["scope"] == "organization"}
+    # A plan's quota is the default where the organization has none of that kind.
+    bound = [quota for quota in quotas if not (quota["scope"] == "plan" and quota["metric"] in own)]
+    wallet = BudgetRule(
+        quota_id=None,
+        organization_id=row["organization_id"],
+        scope="wallet",
+        subject_kind="",
+        period="total",
+        limit=None,
+        hard=True,
+        time_zone=row["time_zone"],
+        label=f"organization {row['organization']}",
+    )
+    budgets: list[BudgetRule] = [wallet]
+    rates: list[RateRule] = []
+    user_budgets: dict[str, list[BudgetRule]] = {}
+    user_rates: dict[str, list[RateRule]] = {}
+    for quota in bound:
+        for_user = quota["scope"] == "end_user"
+        if quota["metric"] == "budget":
+            budget = _budget(row, quota)
+            (user_budgets.setdefault(quota["end_user"], []) if for_user else budgets).append(budget)
+        else:
+            rate = RateRule(
+                quota_id=quota["id"],
+                scope=quota["scope"],
+                metric=quota["metric"],
+                limit=int(quota["limit"]),
+                label=_label(row, quota),
+            )
+            (user_rates.setdefault(quota["end_user"], []) if for_user else rates).append(rate)
+    networks = row["allowed_ips"]
+    return Principal(
+        key_id=row["id"],
+        key_label=row["name"],
+        team_id=row["team_id"],
+        team=row["team"],
+        member_id=row["owner_id"],
+        organization_id=row["organization_id"],
+        organization=row["organization"],
+        plan=row["plan"],
+        markup=row["markup"],
+        expires_at=row["expires_at"],
+        allowed_networks=None if networks is None else tuple(map(_network, networks)),
+        organization_groups=_narrowed(row["plan_groups"], row["organization_groups"]),
+        key_groups=_narrowed(row["team_groups"], row["key_groups"]),
+        budgets=tuple(budgets),
+        rates=tuple(rates),
+        end_user_budgets={user: tuple(rules) for user, rules in user_budgets.items()},
+        end_user_rates={user: tuple(rules) for user, rules in user_rates.items()},
+    )
+
+
+def _budget(row: dict[str, Any], quota: dict[str, Any]) -> BudgetRule:
+    return BudgetRule(
+        quota_id=quota["id"],
+        organization_id=row["organization_id"],
+        scope=quota["scope"],
+        subject_kind="end_user" if quota["scope"] == "end_user" else "",
+        period=quota["period"],
+        limit=quota["limit"],
+        hard=quota["hard"],
+        time_zone=row["time_zone"],
+        label=_label(row, quota),
+    )
+
+
+def _label(row: dict[str, Any], quota: dict[str, Any]) -> str:
+    """Whose limit it is, as the caller reads it in a refusal."""
+    match quota["scope"]:
+        case "plan":
+            return f"plan {row['plan']}"
+        case "organization":
+            return f"organization {row['organization']}"
+        case "team":
+            return f"team {row['team']}"
+        case "key":
+            return f"key {row['name']}"
+        case "member":
+            return "the owner of this key"
+        case _:
+            return "this end user"
+
+
+def _narrowed(*layers: list[str] | None) -> frozenset[str] | None:
+    """What all layers allow; a layer that is None does not narrow."""
+    result: frozenset[str] | None = None
+    for layer in layers:
+        if layer is not None:
+            result = frozenset(layer) if result is None else result & frozenset(layer)
+    return result
+
+
+def _network(text: str) -> Network:
+    return ipaddress.ip_network(text, strict=False)
+
+
+def _within(client: str, networks: tuple[Network, ...]) -> bool:
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _remember(cache: dict[str, Any], name: str, value: object) -> None:
+    if len(cache) >= CACHE_SIZE:
+        cache.pop(next(iter(cache)))
+    cache[name] = value

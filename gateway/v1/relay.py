@@ -1,0 +1,355 @@
+"""The attempts of one request: try candidates in order until one answers, and pass its answer on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from random import Random
+from typing import Any
+
+import orjson
+
+from billing.token_usage import from_openai
+from gateway.v1 import answers
+from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed, ProviderTimeout, V1Error
+from gateway.v1.exchange import Attempt, Exchange, Offer
+from gateway.v1.facts import Facts
+from gateway.v1.pulse import Pulse
+from gateway.v1.refusals import read_refusal
+from gateway.v1.stream import StreamScanner, error_event, has_content, identity
+from gateway.v1.upstream import Answer, ConnectFailed, Upstream, UpstreamError, UpstreamTimeout
+from routing.dialects import dialect
+from routing.table import ProviderSpec
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# More candidates than this are not tried for one request.
+MAX_ATTEMPTS = 5
+# How long to wait, in seconds, for a provider to close its stream after [DONE], so that the
+# connection can be used again.
+CLOSING_WAIT = 0.2
+# An error body is read up to here.
+STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
+
+
+class AttemptFailed(Exception):
+    """One attempt is over without content. ``error`` is for the client if it was the last."""
+
+    def __init__(
+        self, reason: str, error: V1Error, *, moves_on: bool = True, end_reason: str = "provider_error"
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
+        self.moves_on = moves_on
+        self.end_reason = end_reason
+
+
+class BrokenStream(Exception):
+    """The provider's stream broke after content had gone to the client."""
+
+    def __init__(self, reason: str, error: V1Error, end_reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
+        self.end_reason = end_reason
+
+
+class Relay:
+    """Relays exchanges through ``upstream``. One a worker."""
+
+    def __init__(self, upstream: Upstream, pulse: Pulse) -> None:
+        self._upstream = upstream
+        self._pulse = pulse
+        self._random = Random()  # noqa: S311  # picks a credential, guards nothing
+
+    async def run(
+        self,
+        exchange: Exchange,
+        offers: list[Offer],
+        after_refusal: Callable[[str, set[int]], list[Offer]],
+        headers: Headers,
+        send: Send,
+    ) -> tuple[str, int, str]:
+        """Answer the exchange; returns ``(end_reason, status, error_code)``.
+
+        ``after_refusal(reason, tried)`` gives more offers where a provider refused for a reason
+        (``context_window``, ``content_filter``) that another model group may not share. Raises V1Error
+        if nothing was sent to the client yet.
+        """
+        failure: AttemptFailed | None = None
+        waiting = list(offers)
+        tried: set[int] = set()
+        while waiting and len(tried) < MAX_ATTEMPTS:
+            offer = waiting.pop(0)
+            deployment = offer.candidate.deployment
+            if deployment.id in tried:
+                continue
+            tried.add(deployment.id)
+            try:
+                return await self._attempt(exchange, offer, headers, send)
+            except AttemptFailed as error:
+                failure = error
+                if not error.moves_on:
+                    waiting = after_refusal(error.reason, tried)
+        assert failure is not None  # noqa: S101  # there is at least one offer
+        exchange.end_reason = failure.end_reason
+        raise failure.error
+
+    async def _attempt(
+        self, exchange: Exchange, offer: Offer, headers: Headers, send: Send
+    ) -> tuple[str, int, str]:
+        deployment = offer.candidate.deployment
+        provider = deployment.provider
+        facts = exchange.facts
+        assert facts is not None  # noqa: S101  # read before routing
+        exchange.offer = offer
+        attempt = Attempt(deployment.name, provider.name, exchange.elapsed_ms())
+        exchange.attempts.append(attempt)
+        speaks = dialect(provider.kind.name)
+        secret = provider.secrets[0] if len(provider.secrets) == 1 else self._secret(provider)
+        answer = self._upstream.post(
+            speaks.url(deployment, exchange.endpoint),
+            speaks.headers(secret, exchange.request_id),
+            speaks.body(deployment, facts.body, stream=facts.stream),
+            connect_timeout=provider.connect_timeout,
+            total_timeout=provider.total_timeout,
+        )
+        headers = [
+            *headers,
+            (b"x-weir-deployment", deployment.name.encode()),
+            (b"x-weir-attempts", str(len(exchange.attempts)).encode()),
+        ]
+        self._pulse.started(deployment.id)
+        exchange.sent = True
+        try:
+            async with answer:
+                return await self._exchange(exchange, attempt, offer, answer, headers, send)
+        except UpstreamError as error:
+            exchange.sent = False
+            raise _failed(error) from None
+        except AttemptFailed as error:
+            exchange.sent = False
+            attempt.reason = error.reason
+            raise
+        finally:
+            attempt.duration_ms = exchange.elapsed_ms() - attempt.started_ms
+            self._pulse.ended(deployment.id)
+
+    def _secret(self, provider: ProviderSpec) -> str:
+        return self._random.choice(provider.secrets) if provider.secrets else ""
+
+    async def _exchange(
+        self, exchange: Exchange, attempt: Attempt, offer: Offer, answer: Answer, headers: Headers, send: Send
+    ) -> tuple[str, int, str]:
+        provider = offer.candidate.deployment.provider
+        facts = exchange.facts
+        assert facts is not None  # noqa: S101  # read before routing
+        began = time.perf_counter()
+        try:
+            await answer.open(provider.first_token_timeout)
+            attempt.status = answer.status
+            if answer.status != 200:
+                raw = await answer.read_all(provider.idle_timeout)
+                refusal = read_refusal(answer.status, answer.headers, raw)
+                raise AttemptFailed(refusal.reason, refusal.error, moves_on=refusal.moves_on)
+            if facts.stream and "json" not in (answer.headers.get("content-type") or ""):
+                return await self._stream(exchange, attempt, offer, answer, headers, send, began)
+            raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
+        except UpstreamError as error:
+            attempt.reason = error.reason
+            raise
+        self._first_token(exchange, attempt, offer, began)
+        if facts.stream:
+            # Some providers answer a streamed request with an error as plain JSON and status 200.
+            refusal = read_refusal(502, answer.headers, raw)
+            raise AttemptFailed("not_a_stream", refusal.error)
+        return await self._plain(exchange, attempt, facts, raw, headers, send)
+
+    async def _plain(
+        self, exchange: Exchange, attempt: Attempt, facts: Facts, raw: bytes, headers: Headers, send: Send
+    ) -> tuple[str, int, str]:
+        try:
+            read = answers.READERS[exchange.endpoint](raw, base64_wanted=facts.base64)
+        except answers.BadAnswer as error:
+            raise AttemptFailed(
+                "bad_answer",
+                ProviderFailed(f"The provider's answer could not be used. {error}", headers=NO_RETRY),
+            ) from None
+        exchange.usage = read.usage
+        exchange.seen_output_tokens = read.text_bytes // 4
+        attempt.reason = "ok"
+        exchange.answering = True
+        size = (b"content-length", str(len(read.body)).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers, *JSON_HEADERS, size]})
+        await send({"type": "http.response.body", "body": read.body})
+        return "completed", 200, ""
+
+    async def _stream(
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        offer: Offer,
+        answer: Answer,
+        headers: Headers,
+        send: Send,
+        began: float,
+    ) -> tuple[str, int, str]:
+        facts = exchange.facts
+        assert facts is not None  # noqa: S101  # read before routing
+        scanner = StreamScanner(wants_usage=facts.wants_usage, choices=facts.choices)
+        try:
+            await self._pass_on(exchange, attempt, offer, answer, scanner, headers, send, began)
+        except BrokenStream as broken:
+            attempt.reason = broken.reason
+            await send({"type": "http.response.body", "body": error_event(broken.error)})
+            return broken.end_reason, 200, broken.error.code or ""
+        finally:
+            exchange.usage = from_openai(scanner.usage) if scanner.usage else None
+            exchange.seen_output_tokens = scanner.estimated_output_tokens
+        attempt.reason = "ok"
+        return "completed", 200, ""
+
+    async def _pass_on(
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        offer: Offer,
+        answer: Answer,
+        scanner: StreamScanner,
+        headers: Headers,
+        send: Send,
+        began: float,
+    ) -> None:
+        """Pass events on until the provider's end. Nothing is sent before the first content, so that an
+        early failure can move on unseen. Raises AttemptFailed before that, BrokenStream after."""
+        provider = offer.candidate.deployment.provider
+        held = b""
+        first: dict[str, Any] | None = None
+        while not scanner.done:
+            if exchange.answering:
+                wait, phase = provider.idle_timeout, "idle"
+            else:
+                wait, phase = (
+                    max(0.001, provider.first_token_timeout - (time.perf_counter() - began)),
+                    "first_token",
+                )
+            try:
+                piece = await answer.read(wait, phase)
+            except UpstreamError as error:
+                if not exchange.answering:
+                    raise
+                raise _broken(error) from None
+            events = scanner.feed(piece) if piece else scanner.finish()
+            if events and first is None:
+                first = identity(events)
+            if exchange.answering:
+                if events:
+                    await send({"type": "http.response.body", "body": events, "more_body": True})
+            else:
+                held += events
+                if events and has_content(events):
+                    self._first_token(exchange, attempt, offer, began)
+                    await _start(exchange, headers, held, send)
+            if not piece or scanner.overflow:
+                break
+        if not scanner.complete:
+            raise _incomplete(scanner, answering=exchange.answering)
+        if not exchange.answering:
+            # A whole answer without content, such as one that ended at once for its length.
+            await _start(exchange, headers, held, send)
+        usage = scanner.usage or _estimated_usage(exchange, scanner)
+        await send({"type": "http.response.body", "body": scanner.closing(first, usage)})
+        await _drain(answer)
+
+    def _first_token(self, exchange: Exchange, attempt: Attempt, offer: Offer, began: float) -> None:
+        self._pulse.first_token(offer.candidate.deployment.id, time.perf_counter() - began)
+        attempt.first_token_ms = exchange.first_token_ms = exchange.elapsed_ms()
+
+
+async def _start(exchange: Exchange, headers: Headers, held: bytes, send: Send) -> None:
+    exchange.answering = True
+    await send({"type": "http.response.start", "status": 200, "headers": [*headers, *STREAM_HEADERS]})
+    await send({"type": "http.response.body", "body": held, "more_body": True})
+
+
+async def _drain(answer: Answer) -> None:
+    """Read to the end of the provider's response, so that its connection is used again."""
+    try:
+        while await answer.read(CLOSING_WAIT):
+            pass
+    except UpstreamError:
+        # The client has everything; the connection is simply not kept.
+        return
+
+
+def _estimated_usage(exchange: Exchange, scanner: StreamScanner) -> dict[str, Any]:
+    """A usage object for a client that asked, where the provider sent none."""
+    assert exchange.facts is not None  # noqa: S101  # read before routing
+    prompt, output = exchange.facts.input_tokens, scanner.estimated_output_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+def _failed(error: UpstreamError) -> AttemptFailed:
+    match error:
+        case UpstreamTimeout(phase="connect") | ConnectFailed():
+            return AttemptFailed(error.reason, ProviderFailed("The provider could not be reached."))
+        case UpstreamTimeout():
+            # The provider may have worked, and may bill, for what it did not deliver in time.
+            late = ProviderTimeout("The provider did not answer in time.", headers=NO_RETRY)
+            return AttemptFailed(error.reason, late, end_reason="timeout")
+        case _:
+            return AttemptFailed(
+                error.reason, ProviderFailed("The provider closed the connection without an answer.")
+            )
+
+
+def _broken(error: UpstreamError) -> BrokenStream:
+    if isinstance(error, UpstreamTimeout):
+        return BrokenStream(
+            error.reason,
+            ProviderTimeout("The provider stopped in the middle of its answer; it is not complete."),
+            "cut",
+        )
+    return BrokenStream(
+        error.reason,
+        ProviderFailed("The provider's connection broke in the middle of its answer; it is not complete."),
+        "cut",
+    )
+
+
+def _incomplete(scanner: StreamScanner, *, answering: bool) -> AttemptFailed | BrokenStream:
+    """What to say of a stream that ended before its answer did."""
+    if scanner.error is not None:
+        refusal = read_refusal(400 if not answering else 502, {}, _as_body(scanner.error))
+        reason = refusal.reason if not answering else "error_event"
+        error: V1Error = ProviderFailed(
+            "The provider reported an error in the middle of its answer; it is not complete."
+        )
+        if not answering:
+            moves_on = reason not in ("context_window", "content_filter")
+            return AttemptFailed(reason, error if moves_on else refusal.error, moves_on=moves_on)
+    else:
+        reason = "overflow" if scanner.overflow else "no_end"
+        error = ProviderFailed("The provider's answer ended before it was complete.")
+    return BrokenStream(reason, error, "cut") if answering else AttemptFailed(reason, error)
+
+
+def _as_body(error: dict[str, Any]) -> bytes:
+    return orjson.dumps({"error": error})
+
+
+async def cancelled_by(
+    task: asyncio.Task[Any], receive: Callable[[], Awaitable[Any]], exchange: Exchange
+) -> None:
+    """Wait until the client closes, then cancel ``task``: that stops the provider."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if not exchange.finished:
+        exchange.client_gone = True
+        task.cancel()

@@ -1,0 +1,162 @@
+"""The one seam to providers: an HTTP client, ``pyreqwest``, and its faults in our words.
+
+Measured facts about pyreqwest that this module is built on (docs/decisions/0002): a streamed request
+must set a read buffer limit of 1, or the body is prefetched and an abort never reaches the
+provider; a read timeout while waiting for headers is raised as a connect timeout, so timeouts after
+connecting are kept by asyncio; clients must be closed before the interpreter ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PyreqwestError
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
+
+# A plain answer, or an error body, may not be longer.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class UpstreamError(Exception):
+    """A provider could not be reached or did not finish. ``reason`` is one word for logs."""
+
+    reason = "error"
+
+
+class ConnectFailed(UpstreamError):
+    """No connection: refused, no such host, TLS."""
+
+    reason = "connect"
+
+
+class UpstreamTimeout(UpstreamError):
+    """Too slow: ``phase`` is connect, first_token, idle or total."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__(f"timeout: {phase}")
+        self.phase = phase
+        self.reason = f"timeout_{phase}"
+
+
+class ConnectionBroken(UpstreamError):
+    """The provider closed the connection before its answer was whole."""
+
+    reason = "broken"
+
+
+class Answer:
+    """A provider's response, being read. Use as an async context manager: leaving it stops the provider."""
+
+    __slots__ = ("_deadline", "_request", "_response", "headers", "status")
+
+    def __init__(self, request: StreamRequest, deadline: float) -> None:
+        self._request = request
+        self._deadline = deadline
+        self._response: Response | None = None
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+
+    async def open(self, wait: float) -> None:
+        """Send the request and wait up to ``wait`` seconds for the response's headers."""
+        limit = self._limit(wait)
+        try:
+            async with asyncio.timeout(limit):
+                response = await self._request.__aenter__()
+        except TimeoutError as error:
+            if isinstance(error, ConnectTimeoutError):
+                raise UpstreamTimeout("connect") from None
+            raise UpstreamTimeout("first_token" if limit >= wait else "total") from None
+        except ConnectError:
+            raise ConnectFailed from None
+        except PyreqwestError:
+            raise ConnectionBroken from None
+        self._response = response
+        self.status = response.status
+        self.headers = response.headers
+
+    async def read(self, wait: float, phase: str = "idle") -> bytes:
+        """The next bytes as they come; empty at the end. Waits up to ``wait`` seconds."""
+        assert self._response is not None  # noqa: S101  # open() comes first
+        limit = self._limit(wait)
+        try:
+            async with asyncio.timeout(limit):
+                chunk = await self._response.body_reader.read_chunk()
+        except TimeoutError:
+            raise UpstreamTimeout(phase if limit >= wait else "total") from None
+        except PyreqwestError:
+            raise ConnectionBroken from None
+        return b"" if chunk is None else bytes(chunk)
+
+    async def read_all(self, wait: float) -> bytes:
+        """The whole body. ``wait`` bounds each pause between its pieces."""
+        first = await self.read(wait, "first_token")
+        pieces = [first]
+        size = len(first)
+        while pieces[-1]:
+            pieces.append(await self.read(wait))
+            size += len(pieces[-1])
+            if size > MAX_ANSWER_BYTES:
+                raise ConnectionBroken
+        return b"".join(pieces)
+
+    def _limit(self, wait: float) -> float:
+        left = self._deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise UpstreamTimeout("total")
+        return min(wait, left)
+
+    async def __aenter__(self) -> Answer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._response is not None:
+            await self._request.__aexit__(kind, error, trace)
+
+
+class Upstream:
+    """HTTP clients, one for each connect timeout in use; connections are pooled within each."""
+
+    def __init__(self) -> None:
+        self._clients: dict[float, Client] = {}
+
+    def post(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_timeout: float,
+        total_timeout: float,
+    ) -> Answer:
+        """A POST to be opened. ``total_timeout`` (seconds) counts from now."""
+        client = self._clients.get(connect_timeout) or self._client(connect_timeout)
+        request = (
+            client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(1).build_streamed()
+        )
+        return Answer(request, asyncio.get_running_loop().time() + total_timeout)
+
+    def _client(self, connect_timeout: float) -> Client:
+        client = (
+            ClientBuilder()
+            .connect_timeout(timedelta(seconds=connect_timeout))
+            .follow_redirects(False)
+            .user_agent("weir")
+            .referer(False)
+            .tcp_nodelay(True)
+            .build()
+        )
+        self._clients[connect_timeout] = client
+        return client
+
+    async def close(self) -> None:
+        """Close every connection."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.close()

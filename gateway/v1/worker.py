@@ -1,0 +1,138 @@
+"""What a worker process holds between requests: its pool, its tables, its journal, its leases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+from uuid import uuid4
+
+from billing.rate_limits import RateLimiter
+from django.conf import settings
+from psycopg import AsyncConnection, OperationalError
+from psycopg_pool import AsyncConnectionPool
+
+from billing.journal import JournalWriter
+from billing.leases import LeaseBook
+from gateway.v1 import rates
+from gateway.v1.admission import Admission
+from gateway.v1.journal import Journal
+from gateway.v1.principals import Principals
+from gateway.v1.pulse import Pulse
+from gateway.v1.rates import RateBook, load_rates
+from gateway.v1.relay import Relay
+from gateway.v1.upstream import Upstream
+from routing import table
+from routing.table import RoutingTable, load_table
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "weir_changed"
+# Notifications that come together are answered by one reload.
+SETTLE_SECONDS = 0.02
+MAINTAIN_SECONDS = 1.0
+POOL_SIZE = 8
+
+
+def database_dsn() -> str:
+    """The address of PostgreSQL for connections of our own, from Django's settings."""
+    from django.db import connection
+    from psycopg.conninfo import make_conninfo
+
+    parameters = connection.get_connection_params()
+    kept = {
+        name: parameters[name]
+        for name in ("host", "port", "user", "password", "dbname")
+        if parameters.get(name)
+    }
+    return make_conninfo(**kept, application_name="weir-v1")
+
+
+class Worker:
+    """One process of the data plane. ``start`` before the first request, ``stop`` after the last."""
+
+    def __init__(self) -> None:
+        self.id = uuid4()
+        self.table: RoutingTable = table.EMPTY
+        self.rates: RateBook = rates.EMPTY
+        self._dsn = database_dsn()
+        self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+            self._dsn, min_size=1, max_size=POOL_SIZE, open=False, timeout=5, kwargs={"autocommit": True}
+        )
+        self.principals = Principals(self.pool)
+        self.pulse = Pulse()
+        self.upstream = Upstream()
+        self.relay = Relay(self.upstream, self.pulse)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open everything and read the tables. Raises if PostgreSQL or the journal is not to be had."""
+        await self.pool.open(wait=True, timeout=30)
+        self._writer = JournalWriter(settings.WEIR_DATA_DIR / "journal", self.id)
+        self.journal = Journal(self._writer)
+        self._leases = LeaseBook(self.pool, self.id)
+        self._limiter = RateLimiter(
+            settings.REDIS_URL, self.id.hex, workers=int(os.environ.get("WEB_CONCURRENCY", "1"))
+        )
+        self.admission = Admission(self._leases, self._limiter)
+        await self.reload()
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._maintain())]
+
+    async def stop(self) -> None:
+        """Give back what is held and close."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._leases.close()
+        except Exception:  # the shipper returns the leases of a worker that is gone
+            logger.warning("Leases could not be returned; the shipper will.", exc_info=True)
+        self._writer.close()
+        await self._limiter.close()
+        await self.upstream.close()
+        await self.pool.close()
+
+    async def reload(self) -> None:
+        """Read routing table and prices anew, and swap them in."""
+        async with self.pool.connection() as connection:
+            fresh_table = await load_table(connection)
+            fresh_rates = await load_rates(connection)
+        self.table, self.rates = fresh_table, fresh_rates
+
+    async def _listen(self) -> None:
+        """Follow changes by LISTEN; after a break, and every RELOAD_POLL_SECONDS, look for oneself."""
+        while True:
+            try:
+                async with await AsyncConnection.connect(self._dsn, autocommit=True) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    # Whatever changed while nobody listened.
+                    self.principals.clear()
+                    await self.reload()
+                    while True:
+                        await self._follow(connection)
+            except (OperationalError, OSError) as error:
+                logger.warning("No connection to PostgreSQL for changes: %s", type(error).__name__)
+                await asyncio.sleep(1)
+
+    async def _follow(self, connection: AsyncConnection[Any]) -> None:
+        changed: set[str] = set()
+        timeout: float = settings.RELOAD_POLL_SECONDS
+        async for notification in connection.notifies(timeout=timeout, stop_after=1):
+            changed.add(notification.payload)
+        if changed:
+            async for notification in connection.notifies(timeout=SETTLE_SECONDS):
+                changed.add(notification.payload)
+        if "tenants" in changed:
+            self.principals.clear()
+        if "routing" in changed or not changed:
+            # Without a notification this is the poll, which also proves that the connection lives.
+            await self.reload()
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(MAINTAIN_SECONDS)
+            try:
+                await self._leases.maintain()
+            except Exception:
+                logger.exception("Leases could not be maintained.")

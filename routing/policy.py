@@ -1,0 +1,213 @@
+"""Which deployments to try, in which order. Pure: no clock, no I/O, no state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from random import Random
+
+from routing.table import DeploymentSpec, GroupSpec, Member, RoutingTable, Rule
+
+# A rule may send a request to a group whose rule sends it on; configuration refuses cycles, this bounds them.
+MAX_REDIRECTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request needs of a deployment. Token counts are estimates."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    capabilities: frozenset[str] = frozenset()
+    plan: str | None = None
+    team: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A deployment to try, and the group it is tried for (whose price applies)."""
+
+    group: GroupSpec
+    deployment: DeploymentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a worker knows of deployments at this moment; each takes a deployment."""
+
+    # US dollars this request would cost there; None: not priced, so not served.
+    cost: Callable[[DeploymentSpec], Decimal | None]
+    # Requests in flight.
+    in_flight: Callable[[DeploymentSpec], int]
+    # Seconds to the first token, smoothed; 0 if never measured.
+    latency: Callable[[DeploymentSpec], float]
+
+
+class NoCandidate(Exception):
+    """Nothing in the group can serve the request; ``reason`` is one of REASONS."""
+
+    REASONS = ("unpriced", "capability", "context_window", "empty")
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def order(
+    table: RoutingTable,
+    group: GroupSpec,
+    need: Need,
+    signals: Signals,
+    random: Random,
+    permitted: Callable[[str], bool],
+) -> list[Candidate]:
+    """The candidates for a request to ``group``, best first, then those of its ``on_error`` fallbacks.
+
+    ``permitted`` tells whether the caller may use a group; a fallback or redirect to another one is
+    passed over. Raises NoCandidate where nothing is left.
+    """
+    target, only = _redirected(table, group, need, permitted)
+    found: list[Candidate] = []
+    problem: NoCandidate | None = None
+    for each, names in [
+        (target, only),
+        *((fallback, None) for fallback in _groups(table, target.on_error, permitted)),
+    ]:
+        try:
+            found += _ordered(each, need, signals, random, names)
+        except NoCandidate as error:
+            problem = problem or error
+    if not found:
+        raise problem or NoCandidate("empty", f"The model group {group.name} has no deployment.")
+    seen: set[int] = set()
+    return [c for c in found if not (c.deployment.id in seen or seen.add(c.deployment.id))]  # type: ignore[func-returns-value]  # add returns None
+
+
+def fallbacks(
+    table: RoutingTable,
+    names: Collection[str],
+    need: Need,
+    signals: Signals,
+    random: Random,
+    permitted: Callable[[str], bool],
+    tried: Collection[int],
+) -> list[Candidate]:
+    """The candidates of the groups ``names``, in order, without the deployments already ``tried``."""
+    found: list[Candidate] = []
+    for group in _groups(table, names, permitted):
+        try:
+            found += _ordered(group, need, signals, random, None)
+        except NoCandidate:
+            continue
+    return [candidate for candidate in found if candidate.deployment.id not in tried]
+
+
+def _groups(
+    table: RoutingTable, names: Iterable[str], permitted: Callable[[str], bool]
+) -> Iterator[GroupSpec]:
+    for name in names:
+        group = table.groups.get(name)
+        if group is not None and permitted(name):
+            yield group
+
+
+def _redirected(
+    table: RoutingTable, group: GroupSpec, need: Need, permitted: Callable[[str], bool]
+) -> tuple[GroupSpec, frozenset[str] | None]:
+    for _ in range(MAX_REDIRECTS):
+        rule = next((rule for rule in group.rules if _matches(rule, need)), None)
+        if rule is None:
+            return group, None
+        if rule.use is None:
+            return group, rule.deployments
+        target = table.groups.get(rule.use)
+        if target is None or not permitted(rule.use):
+            return group, None
+        group = target
+    return group, None
+
+
+def _matches(rule: Rule, need: Need) -> bool:
+    """Whether every condition of the rule holds. An unknown condition never does."""
+    for name, value in rule.when.items():
+        match name:
+            case "plan":
+                holds = need.plan == value
+            case "team":
+                holds = need.team == value
+            case "input_tokens_over":
+                holds = need.input_tokens > value
+            case "needs":
+                holds = need.capabilities.issuperset(value)
+            case _:
+                holds = False
+        if not holds:
+            return False
+    return True
+
+
+def _ordered(
+    group: GroupSpec, need: Need, signals: Signals, random: Random, only: frozenset[str] | None
+) -> list[Candidate]:
+    members = [m for m in group.members if m.weight > 0 and (only is None or m.deployment.name in only)]
+    if not members:
+        raise NoCandidate("empty", f"The model group {group.name} has no deployment in use.")
+    capable = [m for m in members if _capable(m.deployment, need)]
+    if not capable:
+        missing = ", ".join(sorted(need.capabilities))
+        raise NoCandidate(
+            "capability", f"No deployment of {group.name} supports what the request needs: {missing}."
+        )
+    fitting = [m for m in capable if _fits(m.deployment, need)]
+    if not fitting:
+        raise NoCandidate("context_window", f"The request is longer than the context window of {group.name}.")
+    priced = [m for m in fitting if signals.cost(m.deployment) is not None]
+    if not priced:
+        raise NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served.")
+    return [Candidate(group, m.deployment) for m in _sorted(group.strategy, priced, signals, random)]
+
+
+def _capable(deployment: DeploymentSpec, need: Need) -> bool:
+    return deployment.capabilities is None or need.capabilities <= deployment.capabilities
+
+
+def _fits(deployment: DeploymentSpec, need: Need) -> bool:
+    # The estimate of the input is rough, so only what is far too long is kept from a provider.
+    return deployment.context_window is None or need.input_tokens <= 2 * deployment.context_window
+
+
+def _sorted(strategy: str, members: Sequence[Member], signals: Signals, random: Random) -> list[Member]:
+    if len(members) == 1:
+        return list(members)
+    shuffled = _weighted(members, random)
+    match strategy:
+        case "priority":
+            return sorted(shuffled, key=lambda m: m.priority)
+        case "cheapest":
+            return sorted(shuffled, key=lambda m: signals.cost(m.deployment) or Decimal(0))
+        case "least_busy":
+            return sorted(shuffled, key=lambda m: signals.in_flight(m.deployment) / m.weight)
+        case "fastest":
+            return _power_of_two(shuffled, signals)
+        case _:
+            return shuffled
+
+
+def _weighted(members: Sequence[Member], random: Random) -> list[Member]:
+    """A random order in which each member comes first in proportion to its weight.
+
+    Sorting by ``u ** (1 / weight)`` is weighted sampling without replacement (Efraimidis and
+    Spirakis, 2006).
+    """
+    return sorted(members, key=lambda m: random.random() ** (1 / m.weight), reverse=True)
+
+
+def _power_of_two(shuffled: list[Member], signals: Signals) -> list[Member]:
+    """The better of the first two by latency times load, then the rest as shuffled."""
+
+    def burden(member: Member) -> float:
+        return signals.latency(member.deployment) * (signals.in_flight(member.deployment) + 1)
+
+    first, second, *rest = shuffled
+    return [first, second, *rest] if burden(first) <= burden(second) else [second, first, *rest]

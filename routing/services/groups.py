@@ -1,0 +1,181 @@
+"""Model groups: the names clients send, and the deployments behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from routing.models import Deployment, GroupDeployment, ModelGroup
+from tenants.models import User
+from tenants.services import audit, rows
+
+FALLBACK_REASONS = ("on_error", "on_context_window", "on_content_filter")
+CHANGEABLE = frozenset({"strategy", "fallbacks", "rules"})
+
+
+class ModelGroupError(ValueError):
+    """A model group that cannot be made or changed so."""
+
+
+class ModelGroupExists(ModelGroupError):
+    """The name is taken."""
+
+
+class ModelGroupInUse(ModelGroupError):
+    """Another model group still leads to it."""
+
+
+class MissingModelGroup(ModelGroupError):
+    """A fallback or rule leads to a group that does not exist."""
+
+
+class FallbackCycle(ModelGroupError):
+    """Fallbacks or rules that lead back to where they began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A deployment's place in a group: lower ``priority`` is tried first, ``weight`` 0 drains it."""
+
+    deployment: Deployment
+    priority: int = 1
+    weight: int = 1
+
+
+def neighbours(fallbacks: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """The groups that a group leads to, by reason: each kind of fallback, and ``rules``."""
+    found = {reason: set(fallbacks.get(reason, ())) for reason in FALLBACK_REASONS}
+    found["rules"] = {rule["use"] for rule in rules if rule.get("use")}
+    return found
+
+
+def find_cycle(edges: Mapping[str, set[str]]) -> list[str] | None:
+    """A way through ``edges`` (names by name) that ends where it begins, such as [a, b, a]; None if none is."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str] | None:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return None
+        for target in sorted(edges.get(name, ())):
+            if found := walk(target, [*way, name]):
+                return found
+        done.add(name)
+        return None
+
+    for start in sorted(edges):
+        if found := walk(start, []):
+            return found
+    return None
+
+
+def _check_links() -> None:
+    """Raise unless every fallback and rule leads to a group, and none leads back."""
+    groups = {group.name: neighbours(group.fallbacks, group.rules) for group in ModelGroup.objects.all()}
+    for name, links in groups.items():
+        for reason, targets in links.items():
+            if missing := targets - groups.keys():
+                raise MissingModelGroup(
+                    f"{name}: {reason} leads to {', '.join(sorted(missing))}, which is not a model group."
+                )
+    for reason in (*FALLBACK_REASONS, "rules"):
+        if way := find_cycle({name: links[reason] for name, links in groups.items()}):
+            raise FallbackCycle(f"{reason} goes in a circle: {' -> '.join(way)}.")
+
+
+@transaction.atomic
+def create_model_group(
+    *,
+    acting_user: User | None,
+    name: str,
+    strategy: str = "priority",
+    places: Sequence[Place] = (),
+    fallbacks: Mapping[str, Any] | None = None,
+    rules: Sequence[Mapping[str, Any]] = (),
+    check_links: bool = True,
+) -> ModelGroup:
+    """A new model group over ``places``.
+
+    ``check_links`` False leaves links to a caller that makes several groups and checks them itself.
+    Raises ``ModelGroupExists``, ``MissingModelGroup``, ``FallbackCycle``, ``InvalidRow``.
+    """
+    group = ModelGroup(name=name, strategy=strategy, fallbacks=dict(fallbacks or {}), rules=list(rules))
+    rows.check(group)
+    if ModelGroup.objects.filter(name=name).exists():
+        raise ModelGroupExists(f"There is a model group {name!r} already.")
+    group.save(force_insert=True)
+    _place(group, places)
+    if check_links:
+        _check_links()
+    audit.record(
+        acting_user=acting_user,
+        verb="created",
+        target=group,
+        detail={"strategy": strategy, "deployments": [place.deployment.name for place in places]},
+    )
+    return group
+
+
+def _place(group: ModelGroup, places: Sequence[Place]) -> None:
+    GroupDeployment.objects.bulk_create(
+        GroupDeployment(
+            group=group, deployment=place.deployment, priority=place.priority, weight=place.weight
+        )
+        for place in places
+    )
+
+
+@transaction.atomic
+def update_model_group(
+    *, acting_user: User | None, group: ModelGroup, check_links: bool = True, **changes: Any
+) -> ModelGroup:
+    """Change ``strategy``, ``fallbacks`` or ``rules``; nothing if all are so already.
+
+    Raises ``ModelGroupError`` for another field, ``MissingModelGroup``, ``FallbackCycle``, ``InvalidRow``.
+    """
+    if unknown := set(changes) - CHANGEABLE:
+        raise ModelGroupError(f"Not changed here: {', '.join(sorted(unknown))}.")
+    locked = ModelGroup.objects.select_for_update().get(pk=group.pk)
+    if changes := rows.changed(locked, changes):
+        detail = rows.assign(locked, changes)
+        if check_links:
+            _check_links()
+        audit.record(acting_user=acting_user, verb="changed", target=locked, detail=detail)
+    return locked
+
+
+def _described(places: Sequence[Place | GroupDeployment]) -> list[dict[str, Any]]:
+    return [{"name": p.deployment.name, "priority": p.priority, "weight": p.weight} for p in places]
+
+
+@transaction.atomic
+def set_members(*, acting_user: User | None, group: ModelGroup, places: Sequence[Place]) -> None:
+    """Make the group's deployments exactly ``places``, in order; nothing if they are so already."""
+    locked = ModelGroup.objects.select_for_update().get(pk=group.pk)
+    current = _described(list(locked.members.select_related("deployment").order_by("pk")))
+    wanted = _described(places)
+    if current == wanted:
+        return
+    locked.members.all().delete()
+    _place(locked, places)
+    audit.record(
+        acting_user=acting_user,
+        verb="set deployments",
+        target=locked,
+        detail={"deployments": {"from": current, "to": wanted}},
+    )
+
+
+@transaction.atomic
+def remove_model_group(*, acting_user: User | None, group: ModelGroup) -> None:
+    """Delete a model group and its prices. Raises ``ModelGroupInUse`` while another group leads to it."""
+    locked = ModelGroup.objects.select_for_update().get(pk=group.pk)
+    for other in ModelGroup.objects.exclude(pk=locked.pk):
+        if any(locked.name in targets for targets in neighbours(other.fallbacks, other.rules).values()):
+            raise ModelGroupInUse(f"The model group {other.name!r} leads to {locked.name!r}.")
+    audit.record(acting_user=acting_user, verb="removed", target=locked)
+    locked.delete()

@@ -1,0 +1,15 @@
+"""How django-allauth treats accounts here."""
+
+from __future__ import annotations
+
+from allauth.account.adapter import DefaultAccountAdapter
+from django.conf import settings
+from django.http import HttpRequest
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
+    """Strangers may sign up only where SIGN_UP says so; others come by invitation."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002  # allauth's signature
+        """Whether the sign-up page takes new people."""
+        return bool(settings.SIGN_UP)
