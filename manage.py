@@ -71,7 +71,10 @@ def main() -> None:
             atexit.register(services.release)
             # The default ends the process without its exit handlers, and the servers would stay.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

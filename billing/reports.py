@@ -30,6 +30,8 @@ DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 HOUR = timedelta(hours=1)
 ZERO = Decimal(0)
 ERROR_STATUS = 400
+# Stands for "no end user was named" where a filter is written as text.
+NOBODY = "\N{EN DASH}"
 
 # The columns a dimension groups by. A user is whom a request was made for: the end user it named,
 # otherwise the owner of its key, otherwise the key.
@@ -117,8 +119,10 @@ class Row:
     # What tells two equal labels apart: a key's hint and team, what kind of user it is.
     detail: str
     sums: Sums
-    # Parameters of the request list that show the requests behind this line.
+    # Parameters of the request list and of other reports that show what is behind this line.
     filters: dict[str, str]
+    # The same as a condition on usage rows; None for times and for the sum of others.
+    condition: Q | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,21 +206,28 @@ def _grouped(
     *,
     where: Q,
     bounds: Sequence[datetime] = (),
+    series: Sequence[Q] | None = None,
 ) -> dict[tuple[Any, ...], Sums]:
     """Sums of ``[start, end)`` by the columns of ``by`` ("" for one sum of everything).
 
     ``bounds`` are moments at which groups change although an hour may be under way; the hours around
-    them, and around ``start`` and ``end``, are read request by request. At most two queries.
+    them, and around ``start`` and ``end``, are read request by request. At most two queries. With
+    ``series``, groups are divided further by the number of the first condition met, -1 where none is.
     """
     if end <= start:
         return {}
     columns = COLUMNS.get(by, ("bucket",) if by else ())
+    if series is not None:
+        columns = (*columns, "series")
     divided = sorted(
         {_hour_floor(moment) for moment in (start, end, *bounds) if _hour_floor(moment) != moment}
     )
     sums: dict[tuple[Any, ...], Sums] = {}
 
     def collect(rows: QuerySet[Any], counts: dict[str, Any]) -> None:
+        if series is not None:
+            whens = [When(condition, then=Value(number)) for number, condition in enumerate(series)]
+            rows = rows.annotate(series=Case(*whens, default=Value(-1), output_field=IntegerField()))
         summed = {f"sum_{name}": Sum(name, default=0) for name in SUMMED}
         for line in rows.values(*columns).order_by().annotate(**counts, **summed):
             group = tuple(line[column] for column in columns)
@@ -270,27 +281,41 @@ def _named(by: str, group: tuple[Any, ...], names: Names, sums: Sums) -> Row:
     if by == "user":
         end_user, member_id, key_id = group
         if end_user:
-            return Row(f"end_user:{end_user}", end_user, "End user", sums, {"end_user": end_user})
+            row = _named("end_user", (end_user,), names, sums)
+            return replace(row, key=f"end_user:{end_user}", detail="End user")
+        unnamed = Q(end_user="")
         if member_id is not None:
-            label = names.member(member_id)
-            return Row(f"member:{member_id}", label, "Key owner", sums, {"member": str(member_id)})
-        return Row(f"key:{key_id}", names.key(key_id), "Key without owner", sums, {"key": str(key_id)})
+            row = _named("member", (member_id,), names, sums)
+            filters = {**row.filters, "end_user": NOBODY}
+            condition = unnamed & Q(member_id=member_id)
+            return replace(
+                row, key=f"member:{member_id}", detail="Key owner", filters=filters, condition=condition
+            )
+        row = _named("key", (key_id,), names, sums)
+        condition = unnamed & Q(member_id=None, key_id=key_id)
+        filters = {**row.filters, "end_user": NOBODY}
+        return replace(
+            row, key=f"key:{key_id}", detail="Key without owner", filters=filters, condition=condition
+        )
     value = group[0]
+    condition = Q((f"{COLUMNS[by][0]}__isnull", True)) if value is None else Q((COLUMNS[by][0], value))
+    label, detail, filters = str(value), "", {by: str(value)}
     if by == "member":
-        if value is None:
-            return Row("", "No owner", "Keys that belong to nobody", sums, {})
-        return Row(str(value), names.member(value), "", sums, {"member": str(value)})
-    if by == "key":
-        known = names.keys.get(value)
+        label = "No owner" if value is None else names.member(value)
+        filters = {"member": "none" if value is None else str(value)}
+    elif by == "key":
+        label, known = names.key(value), names.keys.get(value)
         detail = f"{names.team(known.team_id)} · {known.hint}" if known else ""
-        return Row(str(value), names.key(value), detail, sums, {"key": str(value)})
-    if by == "team":
-        return Row(str(value), names.team(value), "", sums, {"team": str(value)})
-    if by == "end_user":
-        return Row(value, value or "Not named", "", sums, {"end_user": value} if value else {})
-    if by == "model":
-        return Row(value, value or "None", "", sums, {"model": value} if value else {})
-    return Row(value, value or "None tried", "", sums, {})
+    elif by == "team":
+        label = names.team(value)
+        filters = {"team": label}
+    elif by == "end_user":
+        label, filters = value or "Not named", {"end_user": value or NOBODY}
+    elif by == "model":
+        label, filters = value or "None", {"model": value} if value else {}
+    elif by == "deployment":
+        label, filters = value or "None tried", {}
+    return Row("" if value is None else str(value), label, detail, sums, filters, condition)
 
 
 def cost_report(
@@ -340,6 +365,29 @@ def cost_report(
         totals=total(row.sums for row in rows),
         pending_hours=pending_hours(organization, start, end),
     )
+
+
+def daily_series(
+    organization: Organization, start: datetime, end: datetime, series: Sequence[Row], where: Q | None = None
+) -> list[tuple[date, list[Sums]]]:
+    """For each day, the sums of each row of ``series`` and, at last, of everything else.
+
+    ``series`` are rows of a report over the same time that is no report of times.
+    """
+    days = days_of(organization, start, end)
+    found = _grouped(
+        organization,
+        "day",
+        start,
+        end,
+        where=where or Q(),
+        bounds=[first for _, first in days],
+        series=[row.condition for row in series if row.condition is not None],
+    )
+    return [
+        (day, [found.get((number, place), Sums()) for place in (*range(len(series)), -1)])
+        for number, (day, _) in enumerate(days, start=1)
+    ]
 
 
 def totals_for(organization: Organization, start: datetime, end: datetime, where: Q | None = None) -> Sums:

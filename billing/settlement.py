@@ -44,7 +44,7 @@ SELECT
     coalesce(left(provider_model, 200), ''), coalesce(left(endpoint, 40), ''), streamed, status, end_reason,
     coalesce(left(error_code, 64), ''), coalesce(attempts, '[]'),
     input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, usage_source,
-    cost, charge, cost_price_id, charge_price_id, coalesce(markup, 0), coalesce(budget_ids, '{}'),
+    cost, charge, cost_price_id, charge_price_id, coalesce(markup, 0), ARRAY(SELECT DISTINCT unnest(budget_ids) ORDER BY 1),
     first_token_ms, duration_ms, coalesce(tags, '{}')
 FROM jsonb_to_recordset(%(records)s::jsonb) AS r(
     request_id text, started_at timestamptz, ended_at timestamptz, organization_id bigint, team_id bigint,
@@ -257,7 +257,7 @@ def _insert(connection: Connection, ends: list[tuple[Ended, bytes]]) -> int:
     for request_id, organization_id, hour, budget_ids, charge in inserted:
         hours.add((organization_id, hour))
         if charge:
-            for budget_id in set(budget_ids):
+            for budget_id in budget_ids:
                 share = budget_id, workers[request_id]
                 charges[share] = EXACT.add(charges[share], charge)
     if charges:

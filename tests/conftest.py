@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from tests.stack import Stack
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The test database, made whether or not a test is marked: whole-stack tests use it without a mark."""
+    from django.test.utils import setup_databases, teardown_databases
+
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(made, verbosity=0)
+
+
 @pytest.fixture
 def slug(request: pytest.FixtureRequest) -> str:
     """A name for an organization of this test alone."""

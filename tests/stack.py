@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery"
 
 # US dollars per million tokens, chosen so that sums are easy by hand.
-COST = {"input": Decimal("1.00"), "cached_input": Decimal("0.10"), "output": Decimal("4.00")}
-PRICE = {"input": Decimal("2.00"), "cached_input": Decimal("0.20"), "output": Decimal("8.00")}
+COST: dict[str, Any] = {"input": Decimal("1.00"), "cached_input": Decimal("0.10"), "output": Decimal("4.00")}
+PRICE: dict[str, Any] = {"input": Decimal("2.00"), "cached_input": Decimal("0.20"), "output": Decimal("8.00")}
 
 
 @dataclass
@@ -82,7 +82,16 @@ class Stack:
         log = (self.data_dir / "server.log").open("ab")
         self.server = subprocess.Popen(
             [
-                *(sys.executable, "-m", "uvicorn", "gateway.asgi:application", "--host", "127.0.0.1", "--port", port),
+                *(
+                    sys.executable,
+                    "-m",
+                    "uvicorn",
+                    "gateway.asgi:application",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    port,
+                ),
                 *("--workers", str(self.workers), "--no-access-log", "--log-level", "warning"),
                 *("--timeout-graceful-shutdown", "5"),
             ],
@@ -126,7 +135,9 @@ class Stack:
                     process.kill()
                     process.wait()
 
-    def group(self, name: str, *models: str, price: dict[str, Decimal] | None = PRICE, **options: Any) -> ModelGroup:
+    def group(
+        self, name: str, *models: str, price: dict[str, Any] | None = PRICE, **options: Any
+    ) -> ModelGroup:
         """A model group over deployments of simulator models, priced unless ``price`` is None."""
         group = ModelGroup.objects.create(name=name, **options)
         for position, model in enumerate(models):
@@ -137,7 +148,7 @@ class Stack:
         return group
 
     def deployment(
-        self, name: str, model: str, *, cost: dict[str, Decimal] | None = COST, provider: str = "simulator"
+        self, name: str, model: str, *, cost: dict[str, Any] | None = COST, provider: str = "simulator"
     ) -> Deployment:
         """A deployment of a simulator model, with a cost unless ``cost`` is None."""
         made = Deployment.objects.create(name=name, provider=Provider.objects.get(name=provider), model=model)
@@ -151,11 +162,15 @@ class Stack:
         """An organization of a test. ``quotas`` are (scope, metric, limit, period)."""
         org = create_organization(acting_user=None, slug=slug, name=slug, **organization)
         owner = add_member(
-            acting_user=None, organization=org, email=f"owner@{slug}.example", role=Role.OWNER, password=PASSWORD
+            acting_user=None,
+            organization=org,
+            email=f"owner@{slug}.example",
+            role=Role.OWNER,
+            password=PASSWORD,
         )
         team = create_team(acting_user=None, organization=org, slug="team", name="Team")
         key, secret = create_key(acting_user=None, team=team, name="key", owner=owner)
-        targets = {"organization": org, "team": team, "key": key, "member": owner, "end_user": org}
+        targets: dict[str, Any] = {"organization": org, "team": team, "key": key, "member": owner, "end_user": org}
         for scope, metric, limit, period in quotas:
             set_quota(
                 acting_user=None,
@@ -169,8 +184,9 @@ class Stack:
 
     def settled(self) -> None:
         """Wait until the shipper has shipped everything that ended."""
-        from billing.models import UsageEvent
         from django_scopes import scopes_disabled
+
+        from billing.models import UsageEvent
 
         def shipped() -> bool:
             written = ended_in_journal(self.data_dir / "journal")
@@ -216,7 +232,7 @@ def environment_for(data_dir: Path) -> dict[str, str]:
         "DATABASE_URL": f"{address}?{query}" if query else address,
         "WEIR_DATA_DIR": str(data_dir),
         # The secrets of this test process, or keys made here would mean nothing there.
-        **{name: secret for name, secret in _secrets().items()},
+        **_secrets(),
         "SHIP_INTERVAL_SECONDS": "0.02",
     }
 
@@ -242,7 +258,11 @@ def running_stack(directory: Path, workers: int = 2) -> Iterator[Stack]:
         )
         if not Provider.objects.filter(name="simulator").exists():
             Provider.objects.create(
-                name="simulator", kind="simulator", base_url=simulator.base_url, first_token_timeout=5, idle_timeout=5
+                name="simulator",
+                kind="simulator",
+                base_url=simulator.base_url,
+                first_token_timeout=5,
+                idle_timeout=5,
             )
             stack.group("sim-small", "sim-small")
             stack.group("sim-embed", "sim-embed")

@@ -193,11 +193,18 @@ def test_a_process_id_left_behind_may_belong_to_somebody_else(servers: Servers) 
     pid = servers.postgres_pid()
     os.kill(pid, signal.SIGKILL)
     wait_gone(pid)
-    for stale in ("postmaster.pid", ".s.PGSQL.5432.lock"):
-        path = servers.data_dir / "postgres" / stale
-        path.write_text(path.read_text().replace(str(pid), str(os.getpid()), 1))
-    with psycopg.connect(servers.start().database_url) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+    # A process of the user PostgreSQL runs as: PostgreSQL itself would take it for a server.
+    owner = (servers.data_dir / "postgres").stat().st_uid
+    other = subprocess.Popen(["sleep", "600"], user=owner if os.geteuid() == 0 else None)
+    try:
+        for stale in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            path = servers.data_dir / "postgres" / stale
+            path.write_text(path.read_text().replace(str(pid), str(other.pid), 1))
+        with psycopg.connect(servers.start().database_url) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_setup_cut_short_is_done_again(servers: Servers) -> None:

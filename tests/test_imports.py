@@ -22,6 +22,8 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "gateway" / "v1").glob("**/*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "gateway" / "v1").glob("**/*.py")), ids=lambda path: path.name
+)
 def test_the_data_plane_imports_nothing_of_request_handling(path: Path) -> None:
     assert not {name for name in imported(path) if name.startswith(FORBIDDEN)}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.management.commands.up import free_port
@@ -240,3 +241,58 @@ def test_one_data_directory_serves_one_gateway(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "running in" in done.stderr
     assert "Preparing" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_whole_gateway_comes_up_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port(1)
+    hidden = {"DATABASE_URL", "REDIS_URL", "WEIR_DATA_DIR", "WEIR_TEST_EMBEDDED", "DEBUG"}
+    command = [
+        sys.executable,
+        "manage.py",
+        "up",
+        "--no-demo",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(tmp_path),
+    ]
+    with (tmp_path / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={name: value for name, value in os.environ.items() if name not in hidden},
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: "Weir is ready." in (tmp_path / "output").read_text(), "the gateway")
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+        pids = [
+            int((tmp_path / "postgres" / "postmaster.pid").read_text().split("\n")[0]),
+            *descendants(process.pid),
+        ]
+        assert len(pids) > 5  # PostgreSQL, the watchdog, server, ship, worker, beat
+        process.send_signal(number)
+        assert process.wait(60) == (0 if number == signal.SIGTERM else -9)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the end of all")
+        assert not (tmp_path / "redis" / "redis.sock").exists()
+        if number == signal.SIGTERM:
+            assert (tmp_path / "output").read_text().endswith("Weir has stopped.\n")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """The process ids of a process's children, their children and so on."""
+    table = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    parents = [tuple(map(int, line.split())) for line in table.splitlines()]
+    found = [pid]
+    for parent in found:
+        found += [child for child, its_parent in parents if its_parent == parent]
+    return found[1:]

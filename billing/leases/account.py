@@ -68,12 +68,14 @@ class Account:
         "limit",
         "lowest",
         "open",
+        "organization_id",
         "period",
         "refilled_at",
         "refilling",
         "refused_need",
         "refused_until",
         "room",
+        "settled_start",
         "spent",
         "start",
         "time_zone",
@@ -83,6 +85,7 @@ class Account:
 
     def __init__(self, budget_id: int, rule: BudgetRule, start: datetime, end: datetime | None) -> None:
         self.id = budget_id
+        self.organization_id = rule.organization_id
         self.period = rule.period
         self.time_zone = rule.time_zone
         self.start = start
@@ -93,6 +96,8 @@ class Account:
         self.free = ZERO
         self.lowest = ZERO
         self.open = 0
+        # When the request that was settled last had started.
+        self.settled_start = start
         self.used = True
         self.idle_since = 0.0
         # Of requests that wait for a grant.
@@ -135,10 +140,11 @@ class Reservation:
     End it once, with ``settle`` or ``release``; whatever is called after that does nothing.
     """
 
-    __slots__ = ("_accounts", "_ended", "_leased", "amount", "budget_ids")
+    __slots__ = ("_accounts", "_ended", "_leased", "amount", "budget_ids", "started_at")
 
-    def __init__(self, amount: Decimal) -> None:
+    def __init__(self, amount: Decimal, started_at: datetime) -> None:
         self.amount = amount
+        self.started_at = started_at
         self.budget_ids: list[int] = []
         self._accounts: list[Account] = []
         self._leased: list[Account] = []
@@ -162,6 +168,8 @@ class Reservation:
         if charge < 0:
             raise ValueError("A charge is not negative.")
         self._end(self.amount - charge)
+        for account in self._leased:
+            account.settled_start = self.started_at
 
     def release(self) -> None:
         """The request cost nothing."""

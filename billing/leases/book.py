@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from billing.calendars import BEGINNING, period_bounds
 from billing.leases import rows
 from billing.leases.account import ZERO, Account, BudgetRule, MoneyUnavailable, Reservation
+from billing.leases.link import Link
 from billing.money import EXACT, QUANTUM
 
-log = logging.getLogger(__name__)
 # A slice is at most this part of what is left, so that many workers can share the end of a budget.
 SHARE = Decimal(1) / 16
+# How many requests' worth to lease at a time: more where leases run out within a second.
+LEAST_BURST = 16
 MOST_BURST = 4096
 REFUSAL_SECONDS = 0.25
 IDLE_SECONDS = 2.0
 FORGET_SECONDS = 300.0
-PATIENCE_SECONDS = 3.0
 # How long an ended period is kept for requests that started in it.
 GRACE = timedelta(seconds=60)
 
@@ -70,20 +69,23 @@ class LeaseBook:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """``pool`` must be open; autocommit saves a round trip. ``clock`` counts seconds, for waiting."""
-        self._pool = pool
+        self._link = Link(pool, clock)
         self._worker = worker
         self._clock = clock
         self._now = now
         self._current: dict[Key, Account] = {}
         self._accounts: dict[tuple[Key, datetime], Account] = {}
         self._finding: dict[tuple[Key, datetime], asyncio.Task[Account | None]] = {}
-        self._away_until = float("-inf")
         self._looked_at = clock()
         self._closed = False
         # Counters for metrics.
         self.grants = 0
         self.refusals = 0
-        self.failures = 0
+
+    @property
+    def failures(self) -> int:
+        """How often PostgreSQL was needed in vain."""
+        return self._link.failures
 
     async def reserve(
         self, rules: Sequence[BudgetRule], end_user: str, amount: Decimal, started_at: datetime
@@ -94,7 +96,7 @@ class LeaseBook:
         ``BudgetExceeded`` for the first budget that has too little left, and ``MoneyUnavailable``
         where PostgreSQL is needed and away.
         """
-        reservation = Reservation(amount)
+        reservation = Reservation(amount, started_at)
         try:
             for rule in rules:
                 subject = ""
@@ -130,6 +132,7 @@ class LeaseBook:
             self._looked_at = clock
         idle: list[tuple[Account, Decimal]] = []
         uncapped: list[Account] = []
+        indebted: list[Account] = []
         ended_before = self._now() - GRACE
         for place, account in list(self._accounts.items()):
             if account.used:
@@ -148,8 +151,14 @@ class LeaseBook:
                 continue
             if account.limit is None:
                 uncapped.append(account)
+            elif account.free < 0 and not account.open and clock - account.idle_since >= IDLE_SECONDS:
+                indebted.append(account)
         await self._give_back(idle)
         await self._reread(uncapped)
+        for account in indebted:
+            if account.refilling is None and not account.open and not self._link.away:
+                with contextlib.suppress(MoneyUnavailable):
+                    await self._alone(account, self._square(account))
 
     async def close(self) -> None:
         """Return all that is free, at the worker's end. Reserving then raises ``MoneyUnavailable``."""
@@ -192,7 +201,7 @@ class LeaseBook:
         self, place: tuple[Key, datetime], rule: BudgetRule, end: datetime | None
     ) -> Account | None:
         (_, _, subject), start = place
-        async with self._connection() as connection:
+        async with self._link.connection() as connection:
             row = await rows.find_or_make(connection, rule, subject, start, end)
         if row is None:
             return None
@@ -211,12 +220,18 @@ class LeaseBook:
         account.wanted += amount
         try:
             if account.refilling is None:
-                # A task of its own: a request that is cancelled must not lose money on its way.
-                account.refilling = asyncio.create_task(self._grant(account, amount))
-                account.refilling.add_done_callback(lambda done: self._refilled(account, done))
-            await asyncio.shield(account.refilling)
+                await self._alone(account, self._grant(account, amount))
+            else:
+                await asyncio.shield(account.refilling)
         finally:
             account.wanted -= amount
+
+    async def _alone(self, account: Account, change: Coroutine[Any, Any, None]) -> None:
+        """Run the one change of the lease at a time. A task of its own: what it moves must not get lost
+        with a request that is cancelled."""
+        task = account.refilling = asyncio.create_task(change)
+        task.add_done_callback(lambda done: self._refilled(account, done))
+        await asyncio.shield(task)
 
     def _refilled(self, account: Account, task: asyncio.Task[None]) -> None:
         account.refilling = None
@@ -227,58 +242,84 @@ class LeaseBook:
         """Lease what ``amount`` lacks, and a slice ahead of need. Notes a refusal in the account."""
         clock = self._clock()
         recently = clock - account.refilled_at < 1.0
-        account.burst = min(account.burst * 2, MOST_BURST) if recently else max(account.burst // 2, 16)
+        account.burst = (
+            min(account.burst * 2, MOST_BURST) if recently else max(account.burst // 2, LEAST_BURST)
+        )
         account.refilled_at = clock
-        async with self._connection() as connection:
-            for _ in range(4):
-                need = (amount - account.free).quantize(QUANTUM, rounding=ROUND_CEILING, context=EXACT)
-                if need <= 0:
-                    return
-                ahead = min(account.room * SHARE, account.wanted * account.burst)
-                wished = max(need, ahead.quantize(QUANTUM, rounding=ROUND_FLOOR, context=EXACT))
-                row = await rows.grant(connection, self._worker, account.id, wished)
-                if row is not None:
-                    self.grants += 1
-                    account.note(row.limit, row.spent, row.held)
-                    account.free += wished
-                    account.refused_until = float("-inf")
-                    return
-                # What was known of the room was stale, or there is none.
-                row = (await rows.read(connection, [account.id])).get(account.id)
-                if row is None:
-                    self._drop(account)
-                    return
+        async with self._link.connection() as connection:
+            granted = await self._ask(connection, account, amount)
+        # Only what is committed is there to be spent.
+        if granted > 0:
+            self.grants += 1
+            account.free += granted
+            account.refused_until = float("-inf")
+
+    async def _ask(self, connection: rows.Connection, account: Account, amount: Decimal) -> Decimal:
+        """What the database granted: at least what ``amount`` lacks, or zero."""
+        for _ in range(4):
+            need = (amount - account.free).quantize(QUANTUM, rounding=ROUND_CEILING, context=EXACT)
+            if need <= 0:
+                return ZERO
+            ahead = min(account.room * SHARE, account.wanted * account.burst)
+            wished = max(need, ahead.quantize(QUANTUM, rounding=ROUND_FLOOR, context=EXACT))
+            row = await rows.grant(connection, self._worker, account.id, wished)
+            if row is not None:
                 account.note(row.limit, row.spent, row.held)
-                if row.limit is not None and account.room < need:
-                    break
+                return wished
+            # What was known of the room was stale, or there is none.
+            row = (await rows.read(connection, [account.id])).get(account.id)
+            if row is None:
+                self._drop(account)
+                return ZERO
+            account.note(row.limit, row.spent, row.held)
+            if row.limit is not None and account.room < need:
+                break
         account.refused_need = need
         account.refused_until = self._clock() + REFUSAL_SECONDS
+        return ZERO
 
     async def _give_back(self, idle: Sequence[tuple[Account, Decimal]]) -> None:
         """Return parts of the free money of accounts to PostgreSQL."""
         parts = [(account, spare) for account, spare in idle if spare > 0]
-        if not parts or self._away_until > self._clock():
+        if not parts or self._link.away:
             return
         for account, spare in parts:
             account.take(spare)
         committing = False
         try:
-            async with self._connection() as connection, connection.transaction():
+            async with self._link.connection() as connection, connection.transaction():
                 await rows.give_back(
                     connection, self._worker, {account.id: spare for account, spare in parts}
                 )
                 committing = True
         except MoneyUnavailable:
+            pass
+        finally:
             if not committing:
                 for account, spare in parts:
                     account.take(-spare)
 
+    async def _square(self, account: Account) -> None:
+        """Forget a debt that has been shipped: it is in ``spent``, and the lease it was taken from is empty.
+
+        Nothing is reserved here, and others wait while this runs. The journal ships in order, so with
+        the last request's event all of this worker's charges are in the database.
+        """
+        async with self._link.connection() as connection, connection.transaction():
+            shipped = await rows.shipped(
+                connection, account.id, account.organization_id, account.settled_start
+            )
+            if shipped:
+                await rows.give_back(connection, self._worker, {account.id: None})
+        if shipped:
+            account.free = account.lowest = ZERO
+
     async def _reread(self, accounts: Sequence[Account]) -> None:
         """See whether a budget without a limit has got one."""
-        if not accounts or self._away_until > self._clock():
+        if not accounts or self._link.away:
             return
         with contextlib.suppress(MoneyUnavailable):
-            async with self._connection() as connection:
+            async with self._link.connection() as connection:
                 found = await rows.read(connection, [account.id for account in accounts])
             for account in accounts:
                 row = found.get(account.id)
@@ -300,18 +341,5 @@ class LeaseBook:
             del self._current[place[0]]
 
     def _check_reachable(self) -> None:
-        if self._closed or self._away_until > self._clock():
+        if self._closed or self._link.away:
             raise MoneyUnavailable
-
-    @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[rows.Connection]:
-        """A connection; a failure in the block becomes ``MoneyUnavailable``, and none is tried for a moment."""
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._pool.connection() as connection:
-                yield connection
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            self.failures += 1
-            if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError | TimeoutError):
-                self._away_until = self._clock() + REFUSAL_SECONDS
-            log.warning("Budgets could not be asked: %s", type(error).__name__)
-            raise MoneyUnavailable from error

@@ -34,12 +34,17 @@ FIND: LiteralString = """
       AND subject = %(subject)s AND period_start = %(start)s
 """
 
-# FOR SHARE waits for a change of the limit that is under way, and makes a later one find this row.
+# Waits for a change of the terms that is under way, and makes a later one find the new counter. Before
+# the quota, since whoever sets an organization's quotas takes the two in that order.
+HOLD_ORGANIZATION: LiteralString = "SELECT 1 FROM tenants_organization WHERE id = %(organization)s FOR SHARE"
+
+# A soft budget has no limit here; it only counts.
 MAKE_QUOTA: LiteralString = """
     WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE)
     INSERT INTO billing_budget
         (organization_id, quota_id, subject, period_start, period_end, "limit", spent, held, opening)
-    SELECT %(organization)s, quota.id, %(subject)s, %(start)s, %(end)s, quota."limit", used.charge, 0, used.charge
+    SELECT %(organization)s, quota.id, %(subject)s, %(start)s, %(end)s,
+        CASE WHEN quota.hard THEN quota."limit" END, used.charge, 0, used.charge
     FROM quota, LATERAL (
         SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event
         WHERE event.organization_id = %(organization)s AND event.started_at >= %(start)s
@@ -54,9 +59,8 @@ MAKE_QUOTA: LiteralString = """
     ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
 """
 
-# A top-up credits the wallet account, and a credit is a negative amount.
+# What comes in by top-up or adjustment credits the wallet account, and a credit is negative.
 MAKE_WALLET: LiteralString = """
-    WITH organization AS (SELECT * FROM tenants_organization WHERE id = %(organization)s FOR SHARE)
     INSERT INTO billing_budget
         (organization_id, quota_id, subject, period_start, period_end, "limit", spent, held, opening)
     SELECT organization.id, NULL, '', %(start)s, NULL,
@@ -64,16 +68,17 @@ MAKE_WALLET: LiteralString = """
             WHEN 'prepaid' THEN paid.amount
             ELSE paid.amount + organization.credit_limit END,
         used.charge, 0, used.charge
-    FROM organization,
+    FROM tenants_organization organization,
         LATERAL (
             SELECT coalesce(-sum(entry.amount), 0) AS amount
             FROM billing_ledgerentry entry JOIN billing_ledgertransaction posted ON posted.id = entry.transaction_id
-            WHERE entry.organization_id = organization.id AND entry.account = 'wallet' AND posted.kind = 'top_up'
+            WHERE entry.organization_id = organization.id AND entry.account = 'wallet' AND posted.kind <> 'usage'
         ) paid,
         LATERAL (
             SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event
             WHERE event.organization_id = organization.id
         ) used
+    WHERE organization.id = %(organization)s
     ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
 """
 
@@ -103,16 +108,21 @@ async def find_or_make(
     values: dict[str, Any] = {
         "organization": rule.organization_id,
         "quota": rule.quota_id,
-        "subject": subject,
+        # As the shipper stores it.
+        "subject": subject.replace("\0", "")[:256],
         "start": start,
         "end": end,
     }
-    # Once more after the insert, for when another worker was faster.
-    for statement in (FIND, MAKE_WALLET if rule.quota_id is None else MAKE_QUOTA, FIND):
-        row = await (await connection.execute(statement, values)).fetchone()
-        if row is not None:
-            return BudgetRow(*row)
-    return None
+    row = await (await connection.execute(FIND, values)).fetchone()
+    if row is None:
+        make = MAKE_WALLET if rule.quota_id is None else MAKE_QUOTA
+        async with connection.transaction():
+            await connection.execute(HOLD_ORGANIZATION, values)
+            row = await (await connection.execute(make, values)).fetchone()
+            if row is None:
+                # Another worker was faster, or there is no such quota.
+                row = await (await connection.execute(FIND, values)).fetchone()
+    return None if row is None else BudgetRow(*row)
 
 
 async def grant(connection: Connection, worker: UUID, budget_id: int, amount: Decimal) -> BudgetRow | None:
@@ -129,10 +139,9 @@ async def read(connection: Connection, budget_ids: Sequence[int]) -> dict[int, B
     return {row[0]: BudgetRow(*row) for row in rows}
 
 
-async def give_back(connection: Connection, worker: UUID, amounts: Mapping[int, Decimal]) -> None:
-    """Return parts of the worker's leases, by budget id; of a lease that has less, what it has.
-
-    Must run inside a transaction.
+async def give_back(connection: Connection, worker: UUID, amounts: Mapping[int, Decimal | None]) -> None:
+    """Return parts of the worker's leases, by budget id: None is all of it, and of a lease that has less
+    than the amount, what it has. Must run inside a transaction.
     """
     ids = sorted(amounts)
     await connection.execute(
@@ -143,7 +152,10 @@ async def give_back(connection: Connection, worker: UUID, amounts: Mapping[int, 
         "ORDER BY budget_id FOR NO KEY UPDATE",
         [worker, ids],
     )
-    returned = [(min(amounts[budget], remaining), budget) for budget, remaining in await leases.fetchall()]
+    returned: list[tuple[Decimal, int]] = []
+    for budget_id, remaining in await leases.fetchall():
+        amount = amounts[budget_id]
+        returned.append((remaining if amount is None else min(amount, remaining), budget_id))
     async with connection.cursor() as cursor:
         await cursor.executemany("UPDATE billing_budget SET held = held - %s WHERE id = %s", returned)
         await cursor.executemany(
@@ -151,3 +163,13 @@ async def give_back(connection: Connection, worker: UUID, amounts: Mapping[int, 
             "WHERE budget_id = %s AND worker = %s",
             [(amount, budget, worker) for amount, budget in returned],
         )
+
+
+async def shipped(connection: Connection, budget_id: int, organization_id: int, started_at: datetime) -> bool:
+    """Whether the event of the request that started then, and is counted in this budget, has arrived."""
+    found = await connection.execute(
+        "SELECT 1 FROM billing_usageevent WHERE organization_id = %s AND started_at = %s "
+        "AND %s = ANY(budget_ids) LIMIT 1",
+        [organization_id, started_at, budget_id],
+    )
+    return await found.fetchone() is not None

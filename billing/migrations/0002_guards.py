@@ -81,6 +81,18 @@ DROP INDEX dirty_by_bucket;
 """
 
 
+# Hours whose rollups changed and whose difference is not posted yet: a queue between two tasks, not
+# a model. Rows are only added, and removed by the transaction that posts.
+UNPOSTED = """
+CREATE TABLE billing_unpostedhour (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    organization_id bigint NOT NULL REFERENCES tenants_organization ON DELETE CASCADE,
+    hour timestamptz NOT NULL
+);
+CREATE INDEX unposted_by_organization ON billing_unpostedhour (organization_id);
+"""
+
+
 def make_partitions(apps, schema_editor):
     month = datetime.now(tz=UTC)
     with schema_editor.connection.cursor() as cursor:
@@ -96,6 +108,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(BALANCE, UNBALANCE),
         migrations.RunSQL(NUMBERS, UNNUMBERS),
         migrations.RunSQL(INDEXES, UNINDEXES),
+        migrations.RunSQL(UNPOSTED, "DROP TABLE billing_unpostedhour"),
         # Undone with the table itself.
         migrations.RunPython(make_partitions, migrations.RunPython.noop),
     ]

@@ -20,10 +20,10 @@ class Price(models.Model):
     deployment = models.ForeignKey(Deployment, null=True, on_delete=models.CASCADE, related_name="prices")
     model_group = models.ForeignKey(ModelGroup, null=True, on_delete=models.CASCADE, related_name="prices")
     effective_from = models.DateTimeField()
-    input = money_field(null=True)
-    cached_input = money_field(null=True)
-    cache_write = money_field(null=True)
-    output = money_field(null=True)
+    input = money_field(null=True, blank=True)
+    cached_input = money_field(null=True, blank=True)
+    cache_write = money_field(null=True, blank=True)
+    output = money_field(null=True, blank=True)
 
     class Meta:
         constraints = [

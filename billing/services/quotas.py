@@ -118,7 +118,7 @@ def set_quota(
     organization = columns["organization"]
     with scopes_disabled():
         # One at a time for a target: the row to lock may not be there yet.
-        type(target)._base_manager.select_for_update(of=("self",)).get(pk=target.pk)
+        type(target).objects.select_for_update(of=("self",)).get(pk=target.pk)
         row = Quota.objects.filter(
             **{name: value for name, value in columns.items() if value is not None},
             metric=metric,

@@ -34,13 +34,13 @@ class ReferenceUsed(WalletError):
 def paid_in(organization: Organization) -> Decimal:
     """US dollars that came into the wallet by other ways than usage: top-ups and adjustments."""
     with scope(organization=organization):
-        credits = (
+        received = (
             LedgerEntry.objects.filter(account="wallet")
             .exclude(transaction__kind="usage")
             .aggregate(total=Sum("amount"))
         )
     # The wallet is what is owed to the customer, so money that comes in is a credit: negative.
-    return -(credits["total"] or ZERO)
+    return -(received["total"] or ZERO)
 
 
 def spendable(organization: Organization) -> Decimal | None:

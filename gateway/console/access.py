@@ -24,14 +24,14 @@ class TenantRequest(HttpRequest):
     user: User
 
 
-
-
 def somewhere(tenant: TenantAccess, permission: Permission) -> bool:
     """Whether ``permission`` is granted in the organization or in at least one team of it."""
     return tenant.teams_with(permission) != []
 
 
-def requires(*permissions: Permission) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
+def requires(
+    *permissions: Permission,
+) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
     """Opens a page to members with any of ``permissions``, in the organization or in one of its teams.
 
     Others get 403 (PermissionDenied). The page itself shows and changes only what

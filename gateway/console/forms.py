@@ -32,14 +32,14 @@ def group_choices(tenant: TenantAccess) -> list[tuple[str, str]]:
     return [(name, name) for name in names if allowed is None or name in allowed]
 
 
-class MemberChoice(forms.ModelChoiceField):
+class MemberChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     """A member, shown by e-mail address."""
 
     def label_from_instance(self, obj: Any) -> str:
         return str(obj.user.email)
 
 
-class TeamChoice(forms.ModelChoiceField):
+class TeamChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     """A team, shown by name."""
 
     def label_from_instance(self, obj: Any) -> str:
@@ -73,7 +73,9 @@ class KeySettings(forms.Form):
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
     )
 
-    def __init__(self, tenant: TenantAccess, *arguments: Any, key: ApiKey | None = None, **options: Any) -> None:
+    def __init__(
+        self, tenant: TenantAccess, *arguments: Any, key: ApiKey | None = None, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.tenant, self.key = tenant, key
         groups = self.fields["model_groups"]
@@ -82,7 +84,9 @@ class KeySettings(forms.Form):
     @staticmethod
     def initial_of(key: ApiKey) -> dict[str, Any]:
         """The values of an existing key, as the form shows them."""
-        last = timezone.localtime(key.expires_at - timedelta(microseconds=1)).date() if key.expires_at else None
+        last = (
+            timezone.localtime(key.expires_at - timedelta(microseconds=1)).date() if key.expires_at else None
+        )
         return {
             "name": key.name,
             "expires_on": last,
@@ -121,7 +125,9 @@ class KeySettings(forms.Form):
             if self.key is not None:
                 same = same.exclude(pk=self.key.pk)
             if same.exists():
-                self.add_error("name", f"{team.name} already has a key of this name. Choose another, or rotate that one.")
+                self.add_error(
+                    "name", f"{team.name} already has a key of this name. Choose another, or rotate that one."
+                )
         return cleaned
 
     def expires_at(self) -> datetime | None:
@@ -240,7 +246,8 @@ class NewMember(forms.Form):
     """A person to add, by e-mail address."""
 
     email = forms.EmailField(
-        label="E-mail address", widget=forms.EmailInput(attrs={"placeholder": "ann@example.com", "autocomplete": "off"})
+        label="E-mail address",
+        widget=forms.EmailInput(attrs={"placeholder": "ann@example.com", "autocomplete": "off"}),
     )
     role = forms.TypedChoiceField(coerce=Role, initial=Role.MEMBER.value)
 

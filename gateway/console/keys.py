@@ -9,17 +9,15 @@ from decimal import Decimal
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q, Sum
+from django.db.models import Q
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path
 
-from billing.calendars import period_bounds
-from billing.models import UsageRollup
+from billing.reports import Sums, spent_this_month
 from gateway.console import keyring, layers
 from gateway.console.access import TenantRequest, requires
 from gateway.console.forms import KeySettings, NewKey, Rotation, group_choices
-from tenants.access import TenantAccess
 from tenants.models import ApiKey, Team
 from tenants.permissions import Permission
 from tenants.services import keys as services
@@ -35,13 +33,6 @@ class KeyRow:
     standing: str
     spent: Decimal
     expires_soon: bool
-
-
-def spent_this_month(tenant: TenantAccess, key_ids: list[int], at: datetime) -> dict[int, Decimal]:
-    """Charge of each key since the month began in the organization's time zone, in US dollars."""
-    start, _ = period_bounds("month", at, tenant.organization.time_zone)
-    sums = UsageRollup.objects.filter(key_id__in=key_ids, hour__gte=start).values("key_id").annotate(sum=Sum("charge"))
-    return {row["key_id"]: row["sum"] for row in sums}
 
 
 @requires(Permission.VIEW_OWN_USAGE)
@@ -62,12 +53,14 @@ def key_list(request: TenantRequest) -> HttpResponse:
     if state != "all":
         keys = keys.filter(revoked_at__isnull=True).exclude(expires_at__lte=now)
     found = list(keys.order_by("team__name", "name", "-pk")[: PAGE + 1])
-    spent = spent_this_month(tenant, [key.pk for key in found[:PAGE]], now)
+    spent = spent_this_month(
+        tenant.organization, "key", at=now, where=Q(key_id__in=[key.pk for key in found[:PAGE]])
+    )
     shown = [
         KeyRow(
             key,
             keyring.standing(key, now),
-            spent.get(key.pk, Decimal(0)),
+            spent[key.pk].charge if key.pk in spent else Decimal(0),
             key.expires_at is not None and 0 < (key.expires_at - now).days + 1 <= 14,
         )
         for key in found[:PAGE]
@@ -91,7 +84,9 @@ def key_list(request: TenantRequest) -> HttpResponse:
     )
 
 
-def show_secret(request: TenantRequest, key: ApiKey, secret: str, overlapping: ApiKey | None = None) -> HttpResponse:
+def show_secret(
+    request: TenantRequest, key: ApiKey, secret: str, overlapping: ApiKey | None = None
+) -> HttpResponse:
     """The page that shows a secret: once, in the answer to the POST that made it, kept nowhere."""
     groups = key.model_groups or [name for name, _ in group_choices(request.tenant)]
     response = render(
@@ -114,7 +109,9 @@ def key_new(request: TenantRequest) -> HttpResponse:
     """Make a key; the answer shows its secret."""
     if not keyring.teams_for_new_keys(request.tenant).exists():
         if Team.objects.exists():
-            messages.warning(request, "You are in no team yet. Ask an admin to add you to one, then make a key in it.")
+            messages.warning(
+                request, "You are in no team yet. Ask an admin to add you to one, then make a key in it."
+            )
         else:
             messages.warning(request, "A key belongs to a team. Create a team first.")
         return redirect("console:members", organization=request.tenant.organization.slug)
@@ -145,6 +142,7 @@ def key_detail(request: TenantRequest, key: int) -> HttpResponse:
     found, now = _key(request, key), datetime.now(UTC)
     groups = found.model_groups or [name for name, _ in group_choices(request.tenant)]
     standing = keyring.standing(found, now)
+    used = spent_this_month(request.tenant.organization, "key", at=now, where=Q(key_id=found.pk))
     return render(
         request,
         "console/keys/detail.html",
@@ -154,7 +152,7 @@ def key_detail(request: TenantRequest, key: int) -> HttpResponse:
             "working": standing in {"active", "rotated"},
             "successor": found.successor,
             "layers": layers.binding(request.tenant, found, now),
-            "spent": spent_this_month(request.tenant, [found.pk], now).get(found.pk, Decimal(0)),
+            "used": used.get(found.pk, Sums()),
             "may_change": standing == "active" and keyring.may_change(request.tenant, found),
             "may_revoke": standing in {"active", "rotated"} and keyring.may_revoke(request.tenant, found),
             "may_limit": request.tenant.may(Permission.MANAGE_QUOTAS, found.team),
@@ -180,7 +178,9 @@ def key_edit(request: TenantRequest, key: int) -> HttpResponse:
         else:
             messages.success(request, f"Saved {found.name}.")
             return redirect("console:key", organization=request.tenant.organization.slug, key=found.pk)
-    return render(request, "console/keys/edit.html", {"form": form, "key": found}, status=422 if form.errors else 200)
+    return render(
+        request, "console/keys/edit.html", {"form": form, "key": found}, status=422 if form.errors else 200
+    )
 
 
 def _touched(form: KeySettings, name: str) -> bool:
@@ -205,7 +205,9 @@ def key_rotate(request: TenantRequest, key: int) -> HttpResponse:
         else:
             found.refresh_from_db()
             return show_secret(request, successor, secret, overlapping=found)
-    return render(request, "console/keys/rotate.html", {"form": form, "key": found}, status=422 if form.errors else 200)
+    return render(
+        request, "console/keys/rotate.html", {"form": form, "key": found}, status=422 if form.errors else 200
+    )
 
 
 @requires(Permission.VIEW_OWN_USAGE)

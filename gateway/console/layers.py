@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import Q, Sum
+from django.db.models import Q
 from django_scopes import scopes_disabled
 
-from billing.calendars import BEGINNING, period_bounds
-from billing.models import Budget, Quota, UsageRollup
+from billing.calendars import period_bounds
+from billing.models import Budget, Quota
+from billing.reports import totals_for
 from gateway.console import keyring
 from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Team
@@ -34,7 +35,8 @@ class BudgetLine:
         """What may still be spent; never below zero."""
         if self.spent is None or self.held is None:
             return None
-        return max(self.quota.limit - self.spent - self.held, Decimal(0))
+        left: Decimal = self.quota.limit - self.spent - self.held
+        return max(left, Decimal(0))
 
 
 @dataclass(slots=True)
@@ -64,16 +66,13 @@ class Layer:
         return [*self.rates.values(), *(line.quota for line in self.budgets)]
 
 
-def _usage(quota: Quota, organization_id: int) -> Q:
-    """Which rollups count towards ``quota``."""
-    wanted = Q(organization=organization_id)
+def _usage(quota: Quota) -> Q:
+    """Which of the organization's usage counts towards ``quota``."""
     if quota.scope == "team":
-        wanted &= Q(team_id=quota.team_id)
-    elif quota.scope == "member":
-        wanted &= Q(member_id=quota.member_id)
-    elif quota.scope == "key":
-        wanted &= Q(key_id=quota.key_id)
-    return wanted
+        return Q(team_id=quota.team_id)
+    if quota.scope == "member":
+        return Q(member_id=quota.member_id)
+    return Q(key_id=quota.key_id) if quota.scope == "key" else Q()
 
 
 class Counters:
@@ -96,9 +95,8 @@ class Counters:
         row = self.rows.get((quota.pk, start))
         if row is not None:
             return BudgetLine(quota, row.spent, row.held, end)
-        used = UsageRollup.objects.filter(_usage(quota, self.tenant.organization.pk), hour__gte=max(start, BEGINNING))
-        spent = used.aggregate(sum=Sum("charge"))["sum"] or Decimal(0)
-        return BudgetLine(quota, spent, Decimal(0), end)
+        used = totals_for(self.tenant.organization, start, self.at, _usage(quota))
+        return BudgetLine(quota, used.charge, Decimal(0), end)
 
     def fill(self, layer: Layer, quotas: Iterable[Quota], *, visible: bool) -> Layer:
         """Put ``quotas`` into ``layer``, budgets in the order of their periods."""
@@ -191,7 +189,7 @@ def all_layers(tenant: TenantAccess, at: datetime, *, also: str = "") -> Layers:
     for key in keys.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at)).order_by("name"):
         if key.pk in limited or also == f"key-{key.pk}":
             by_team.setdefault(key.team_id, []).append(_key(tenant, key, quotas, counters))
-    shown_members = {quota.member_id for quota in quotas if quota.scope == "member"}
+    shown_members = {quota.member_id for quota in quotas if quota.member_id is not None}
     if not everywhere:
         shown_members &= {tenant.membership.pk}
     members = Membership.objects.select_related("user").filter(pk__in=shown_members).order_by("user__email")

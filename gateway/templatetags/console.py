@@ -109,7 +109,12 @@ def ago(moment: datetime | None) -> str:
     size = abs(seconds)
     if size < 45:
         return "just now" if seconds >= 0 else "in a moment"
-    for unit, length, upto in (("min", 60, 3600), ("h", 3600, 86400), ("day", 86400, 86400 * 45), ("month", 2629800, 0)):
+    for unit, length, upto in (
+        ("min", 60, 3600),
+        ("h", 3600, 86400),
+        ("day", 86400, 86400 * 45),
+        ("month", 2629800, 0),
+    ):
         if size < upto or not upto:
             count = max(1, round(size / length))
             words = f"{count} {unit}{'s' if unit in {'day', 'month'} and count != 1 else ''}"
@@ -159,7 +164,9 @@ def icon(name: str, css: str = "") -> SafeString:
 
 
 @register.simple_tag
-def meter(used: Decimal | int | None, limit: Decimal | int | None, held: Decimal | int = 0, css: str = "") -> SafeString:
+def meter(
+    used: Decimal | int | None, limit: Decimal | int | None, held: Decimal | int = 0, css: str = ""
+) -> SafeString:
     """A bar of ``used`` and ``held`` against ``limit``; amber from 80 %, red from 100 %."""
     spent = min(share(used or 0, limit) or Decimal(0), Decimal(100))
     reserved = min(share(held or 0, limit) or Decimal(0), Decimal(100) - spent)

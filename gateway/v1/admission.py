@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from math import ceil
 from typing import TypeVar
-
-from billing.rate_limits import RateLimited, RateLimiter, RateRule, Ticket
 
 from billing.leases import BudgetExceeded, BudgetRule, LeaseBook, MoneyUnavailable, Reservation
 from billing.money import plain
 from billing.pricing import worst_case
+from billing.rate_limits import CONCURRENCY, REQUESTS, TOKENS, RateLimited, RateLimiter, RateRule, Ticket
 from gateway.v1.errors import NO_RETRY, BudgetSpent, Headers, LimitReached, Unavailable
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
 
 UNITS = {
-    "requests_per_minute": "requests per minute",
-    "tokens_per_minute": "tokens per minute",
-    "concurrency": "requests at a time",
+    REQUESTS: "requests per minute",
+    TOKENS: "tokens per minute",
+    CONCURRENCY: "requests at a time",
 }
 
 
@@ -67,8 +67,11 @@ class Admission:
             rates += _of_user(principal.end_user_rates, facts.end_user)
         ticket, headers = None, []
         if rates:
+            # A plan's quota counts each organization apart, an end user's default each end user.
+            subjects = [str(principal.organization_id)] * len(principal.rates)
+            subjects += [facts.end_user] * (len(rates) - len(subjects))
             tokens = facts.input_tokens + (facts.output_bound or 0)
-            ticket = await self._limit(rates, facts, principal.organization_id, tokens, exchange.request_id)
+            ticket = await self._limit(rates, subjects, tokens, exchange.request_id)
             headers = rate_headers(ticket)
         try:
             amount = max(_most(facts, offer, principal.markup) for offer in offers)
@@ -82,21 +85,12 @@ class Admission:
         return Grant(reservation, ticket, self._limiter), headers
 
     async def _limit(
-        self, rules: tuple[RateRule, ...], facts: Facts, organization_id: int, tokens: int, request_id: str
+        self, rules: tuple[RateRule, ...], subjects: list[str], tokens: int, request_id: str
     ) -> Ticket:
         try:
-            return await self._limiter.acquire(rules, facts.end_user, tokens, request_id)
+            return await self._limiter.acquire(rules, subjects, tokens, request_id)
         except RateLimited as refused:
-            rule = refused.rule
-            wait = f"{max(refused.retry_after, 0.001):.3f}"
-            raise LimitReached(
-                f"Rate limit reached for {rule.label}: {rule.limit} {UNITS[rule.metric]} "
-                f"(a limit of this gateway). Try again in {wait} s.",
-                headers=[
-                    (b"retry-after", str(max(1, round(refused.retry_after + 0.499))).encode()),
-                    (b"retry-after-ms", str(int(refused.retry_after * 1000) + 1).encode()),
-                ],
-            ) from None
+            raise _limit_error(refused) from None
 
     async def _reserve(
         self, rules: tuple[BudgetRule, ...], end_user: str, amount: Decimal, at: datetime
@@ -125,6 +119,22 @@ def _most(facts: Facts, offer: Offer, markup: Decimal) -> Decimal:
     return worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup)
 
 
+def _limit_error(refused: RateLimited) -> LimitReached:
+    rule, wait = refused.rule, refused.retry_after_seconds
+    what = (
+        f"Rate limit reached for {rule.label}: {rule.limit} {UNITS[rule.metric]} (a limit of this gateway)."
+    )
+    if wait is None:
+        return LimitReached(f"{what} The request alone is more than the limit.", headers=NO_RETRY)
+    return LimitReached(
+        f"{what} Try again in {max(wait, 0.001):.3f} s.",
+        headers=[
+            (b"retry-after", str(ceil(wait) or 1).encode()),
+            (b"retry-after-ms", str(ceil(wait * 1000) or 1).encode()),
+        ],
+    )
+
+
 def _budget_message(refused: BudgetExceeded, amount: Decimal) -> str:
     rule = refused.rule
     if rule.scope == "wallet":
@@ -140,16 +150,15 @@ def _budget_message(refused: BudgetExceeded, amount: Decimal) -> str:
 def rate_headers(ticket: Ticket) -> Headers:
     """``x-ratelimit-*`` in OpenAI's form, of the tightest requests and tokens rule."""
     found: Headers = []
-    for metric, word in ((b"requests_per_minute", b"requests"), (b"tokens_per_minute", b"tokens")):
-        remaining = ticket.remaining.get(metric.decode())
-        if remaining is None:
-            continue
-        limit, left, reset = remaining
-        found += [
-            (b"x-ratelimit-limit-" + word, str(limit).encode()),
-            (b"x-ratelimit-remaining-" + word, str(left).encode()),
-            (b"x-ratelimit-reset-" + word, _go_duration(reset).encode()),
-        ]
+    remaining = ticket.remaining
+    for metric, word in ((REQUESTS, b"requests"), (TOKENS, b"tokens")):
+        standing = remaining.get(metric)
+        if standing is not None:
+            found += [
+                (b"x-ratelimit-limit-" + word, str(standing.limit).encode()),
+                (b"x-ratelimit-remaining-" + word, str(max(0, standing.remaining)).encode()),
+                (b"x-ratelimit-reset-" + word, _go_duration(standing.reset_seconds).encode()),
+            ]
     return found
 
 

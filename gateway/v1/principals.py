@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from billing.rate_limits import RateRule
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from billing.leases import BudgetRule
+from billing.rate_limits import RateRule
 from gateway.v1.errors import NotAllowed, Unauthorized
 from tenants.keys import digest
 

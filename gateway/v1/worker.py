@@ -8,13 +8,13 @@ import os
 from typing import Any
 from uuid import uuid4
 
-from billing.rate_limits import RateLimiter
 from django.conf import settings
 from psycopg import AsyncConnection, OperationalError
 from psycopg_pool import AsyncConnectionPool
 
 from billing.journal import JournalWriter
 from billing.leases import LeaseBook
+from billing.rate_limits import RateLimiter
 from gateway.v1 import rates
 from gateway.v1.admission import Admission
 from gateway.v1.journal import Journal

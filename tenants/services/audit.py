@@ -56,7 +56,7 @@ def record(
         organization=organization,
         actor=acting_user,
         verb=verb,
-        target_type=target._meta.model_name or "",
+        target_type=target._meta.model_name or "",  # noqa: SLF001 - a public name of Django
         target_id=str(target.pk),
         target_label=str(target)[:200],
         detail=_readable(detail or {}),

@@ -239,9 +239,9 @@ def revoke_key(*, acting_user: User | None, key: ApiKey) -> ApiKey:
 
 __all__ = [
     "CHANGEABLE",
+    "ApiKeyError",
     "BadNetwork",
     "InvalidKey",
-    "ApiKeyError",
     "KeyInUse",
     "KeyNameTaken",
     "KeyRevoked",

@@ -14,7 +14,7 @@ class InvalidRow(ValueError):
 
 def check(row: models.Model) -> None:
     """Raise ``InvalidRow`` unless every field's value is of its kind, length and choices."""
-    foreign_keys = [field.name for field in row._meta.fields if field.remote_field is not None]
+    foreign_keys = [field.name for field in row._meta.fields if field.remote_field is not None]  # noqa: SLF001 - a public name of Django
     try:
         row.clean_fields(exclude=foreign_keys)
     except ValidationError as error:
@@ -29,7 +29,7 @@ def changed(row: models.Model, wanted: dict[str, Any]) -> dict[str, Any]:
     """
     differing = {}
     for name, value in wanted.items():
-        row._meta.get_field(name)
+        row._meta.get_field(name)  # noqa: SLF001 - likewise
         if getattr(row, name) != value:
             differing[name] = value
     return differing

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -45,13 +45,8 @@ def writer(tmp_path: Path) -> Iterator[JournalWriter]:
     made.close()
 
 
-@contextmanager
-def shipping(directory: Path) -> Iterator[Shipper]:
-    shipper = Shipper(directory, connection_parameters())
-    try:
-        yield shipper
-    finally:
-        shipper.close()
+def shipping(directory: Path) -> AbstractContextManager[Shipper]:
+    return closing(Shipper(directory, connection_parameters()))
 
 
 def ship(directory: Path) -> int:
@@ -97,8 +92,8 @@ def test_shipping_again_changes_nothing(tmp_path: Path, books: Books, writer: Jo
     with shipping(tmp_path) as shipper:
         assert shipper.ship_once() == 0
         assert shipper.ship_once() == 0
-    assert books.counters() == (Decimal("0.30"), 0)
-    assert books.counters(budget) == (Decimal("0.30"), 0)
+    assert books.counters() == (Decimal("0.30"), Decimal(0))
+    assert books.counters(budget) == (Decimal("0.30"), Decimal(0))
     assert len(books.events()) == 3
 
 
@@ -108,7 +103,7 @@ def test_a_request_journaled_twice_is_charged_once(
     writer.end(books.end("a", charge="0.10"))
     writer.end(books.end("a", charge="0.10"))
     assert ship(tmp_path) == 1
-    assert books.counters() == (Decimal("0.10"), 0)
+    assert books.counters() == (Decimal("0.10"), Decimal(0))
 
 
 def test_a_shipper_sees_only_what_is_new(tmp_path: Path, books: Books, writer: JournalWriter) -> None:
@@ -154,14 +149,14 @@ def test_a_request_counts_in_each_of_its_budgets_once(
     budget = books.budget()
     writer.end(books.end("a", charge="0.10", budget_ids=[books.wallet.id, budget.id, budget.id]))
     ship(tmp_path)
-    assert books.counters() == (Decimal("0.10"), 0)
-    assert books.counters(budget) == (Decimal("0.10"), 0)
+    assert books.counters() == (Decimal("0.10"), Decimal(0))
+    assert books.counters(budget) == (Decimal("0.10"), Decimal(0))
 
 
 def test_a_budget_that_is_gone_stops_nothing(tmp_path: Path, books: Books, writer: JournalWriter) -> None:
     writer.end(books.end("a", charge="0.10", budget_ids=[2**60, books.wallet.id]))
     assert ship(tmp_path) == 1
-    assert books.counters() == (Decimal("0.10"), 0)
+    assert books.counters() == (Decimal("0.10"), Decimal(0))
 
 
 def test_an_organization_that_is_gone_stops_nothing(
@@ -181,7 +176,7 @@ def test_of_two_directories_that_ship_the_same_request_one_counts(
     second.end(books.end("a", charge="0.10"))
     assert ship(tmp_path / "second") == 1
     assert ship(tmp_path) == 0
-    assert books.counters() == (Decimal("0.10"), 0)
+    assert books.counters() == (Decimal("0.10"), Decimal(0))
     second.close()
 
 
@@ -231,7 +226,7 @@ def test_a_record_that_cannot_be_is_put_aside_and_the_others_go_on(
         writer.end(books.end(f"later{number}", charge="0.10"))
     assert ship(tmp_path) == 8
     assert len(books.events()) == 8
-    assert books.counters() == (Decimal("0.80"), 0)
+    assert books.counters() == (Decimal("0.80"), Decimal(0))
     (letter,) = letters(books)
     assert books.request_id("bad") in letter.record
     assert letter.reason.startswith(reason)
@@ -371,7 +366,7 @@ def test_after_kill_9_every_request_is_accounted_for_and_the_leases_return(
     ended, interrupted = books.events()
     assert (ended.end_reason, ended.charge) == ("completed", Decimal("0.50"))
     assert (interrupted.end_reason, interrupted.status) == ("interrupted", 500)
-    assert (interrupted.cost, interrupted.charge) == (Decimal("0.05"), 0)
+    assert (interrupted.cost, interrupted.charge) == (Decimal("0.05"), Decimal(0))
     assert (interrupted.input_tokens, interrupted.output_tokens) == (40, 0)
     assert (interrupted.usage_source, interrupted.attempts) == ("estimated", [])
     assert interrupted.ended_at >= interrupted.started_at
@@ -429,17 +424,18 @@ def test_what_could_not_be_shipped_is_shipped_later(
 
 def test_a_lost_connection_is_replaced(tmp_path: Path, books: Books, writer: JournalWriter) -> None:
     stop = threading.Event()
-    with shipping(tmp_path) as shipper:
+    parameters = connection_parameters() | {"application_name": "weir-lost"}
+    with closing(Shipper(tmp_path, parameters)) as shipper:
         loop = threading.Thread(target=shipper.run, args=(stop, 0.02))
         writer.end(books.end("a"))
         loop.start()
         wait_for(lambda: len(books.events()) == 1)
         with connection.cursor() as cursor:
-            # Every other connection of this test database: only the shipper's.
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " WHERE datname = current_database() AND application_name = 'weir-lost'"
             )
+            assert len(cursor.fetchall()) == 1
         writer.end(books.end("b"))
         wait_for(lambda: len(books.events()) == 2)
         # The last round ships what was written before the stop.

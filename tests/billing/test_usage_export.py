@@ -140,7 +140,6 @@ def test_the_command_reads_through_a_server_side_cursor_and_leaves_no_scope(acme
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_cursors WHERE name LIKE '_django%' AND NOT is_holdable")
         assert cursor.fetchone() == (1,)
-    rows.close()
 
 
 def test_the_streamed_export_equals_the_whole_one_across_pieces(

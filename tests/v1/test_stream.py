@@ -21,9 +21,13 @@ def delta(text: str, **more: Any) -> dict[str, Any]:
 
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-ROLE = event(id="c1", model="m", created=1, choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}])
+ROLE = event(
+    id="c1", model="m", created=1, choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}]
+)
 HELLO = event(id="c1", model="m", created=1, choices=[delta("Hellö")], usage=None)
-TRICK = event(id="c1", model="m", created=1, choices=[delta('"usage": {"finish_reason":"stop"} [DONE] "error":{')])
+TRICK = event(
+    id="c1", model="m", created=1, choices=[delta('"usage": {"finish_reason":"stop"} [DONE] "error":{')]
+)
 STOP = event(id="c1", model="m", created=1, choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
 LAST = event(id="c1", model="m", created=1, choices=[], usage=USAGE)
 STREAM = ROLE + HELLO + b": ping\n\n" + TRICK + STOP + LAST + DONE
@@ -64,7 +68,14 @@ def test_the_usage_chunk_is_kept_back_and_given_at_the_end_to_who_asked() -> Non
     sent, scanner = scan([STREAM], wants_usage=True)
     closing = scanner.closing(identity(sent), scanner.usage)
     assert chunks(closing) == [
-        {"id": "c1", "model": "m", "created": 1, "object": "chat.completion.chunk", "choices": [], "usage": USAGE}
+        {
+            "id": "c1",
+            "model": "m",
+            "created": 1,
+            "object": "chat.completion.chunk",
+            "choices": [],
+            "usage": USAGE,
+        }
     ]
     assert closing.endswith(DONE)
 
@@ -83,7 +94,9 @@ def test_the_last_usage_counts_where_each_chunk_carries_one() -> None:
 
 
 def test_a_placeholder_of_zeros_is_not_usage() -> None:
-    _, scanner = scan([LAST, event(id="c1", choices=[delta("a")], usage={"total_tokens": 0, "prompt_tokens": 0})])
+    _, scanner = scan(
+        [LAST, event(id="c1", choices=[delta("a")], usage={"total_tokens": 0, "prompt_tokens": 0})]
+    )
     assert scanner.usage == USAGE
 
 

@@ -23,6 +23,9 @@ def connection_parameters() -> dict[str, Any]:
 
 class Command(BaseCommand):
     help = "Move the usage journal to PostgreSQL, until SIGTERM or SIGINT; then ship once more and end."
+    # Usage must reach the books even where the console is broken.
+    requires_system_checks = []
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--directory", type=Path, help="the journal (default: journal in WEIR_DATA_DIR)")
         parser.add_argument("--once", action="store_true", help="ship what is there, and end")

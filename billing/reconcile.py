@@ -1,0 +1,288 @@
+"""Proves that events, rollups, ledger and counters say the same.
+
+All comparisons read one snapshot. Hours that wait for recomputation or posting in that snapshot are
+left out of the comparisons they wait for, since a lag is not a difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection, transaction
+
+from billing import ledger, rollups
+from billing.models import ReconcileReport
+from billing.money import plain
+
+# More than anybody reads; the rest is counted.
+MOST_REPORTED = 1_000
+_PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two figures that should be equal: ``organization`` (slug), ``what`` is compared, ``where`` (an
+    hour, a counter, a posting), and both figures as exact text."""
+
+    organization: str
+    what: str
+    where: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was compared: the number of events, and their charge and cost in US dollars."""
+
+    events: int
+    charge: Decimal
+    cost: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The outcome of one comparison. ``waiting``: hours left out because they are being brought up to date."""
+
+    totals: Totals
+    differences: list[Difference]
+    waiting: int
+
+
+_MEASURES = (
+    "requests",
+    "errors",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost",
+    "charge",
+)
+_TOTALS = "SELECT count(*), coalesce(sum(charge), 0), coalesce(sum(cost), 0) FROM billing_usageevent"
+_WAITING = """
+SELECT count(*) FROM (
+    SELECT organization_id, hour FROM billing_dirtybucket UNION SELECT organization_id, hour FROM billing_unpostedhour
+) AS waiting
+"""
+# Events of an organization that is gone have no rollups.
+_EVENTS_AND_ROLLUPS = """
+WITH event AS (
+    SELECT organization_id, date_trunc('hour', started_at, 'UTC') AS hour,
+        count(*) AS requests, count(*) FILTER (WHERE status >= 400) AS errors,
+        sum(input_tokens) AS input_tokens, sum(cached_input_tokens) AS cached_input_tokens,
+        sum(cache_write_tokens) AS cache_write_tokens, sum(output_tokens) AS output_tokens,
+        sum(reasoning_tokens) AS reasoning_tokens, sum(cost) AS cost, sum(charge) AS charge
+    FROM billing_usageevent GROUP BY 1, 2
+), rollup AS (
+    SELECT organization_id, hour, sum(requests) AS requests, sum(errors) AS errors,
+        sum(input_tokens) AS input_tokens, sum(cached_input_tokens) AS cached_input_tokens,
+        sum(cache_write_tokens) AS cache_write_tokens, sum(output_tokens) AS output_tokens,
+        sum(reasoning_tokens) AS reasoning_tokens, sum(cost) AS cost, sum(charge) AS charge
+    FROM billing_usagerollup GROUP BY 1, 2
+)
+SELECT o.id, o.slug, hour,
+    coalesce(e.requests, 0), coalesce(r.requests, 0), coalesce(e.errors, 0), coalesce(r.errors, 0),
+    coalesce(e.input_tokens, 0), coalesce(r.input_tokens, 0),
+    coalesce(e.cached_input_tokens, 0), coalesce(r.cached_input_tokens, 0),
+    coalesce(e.cache_write_tokens, 0), coalesce(r.cache_write_tokens, 0),
+    coalesce(e.output_tokens, 0), coalesce(r.output_tokens, 0),
+    coalesce(e.reasoning_tokens, 0), coalesce(r.reasoning_tokens, 0),
+    coalesce(e.cost, 0), coalesce(r.cost, 0), coalesce(e.charge, 0), coalesce(r.charge, 0)
+FROM event e FULL JOIN rollup r USING (organization_id, hour)
+JOIN tenants_organization o ON o.id = organization_id
+WHERE (e.requests, e.errors, e.input_tokens, e.cached_input_tokens, e.cache_write_tokens, e.output_tokens,
+        e.reasoning_tokens, e.cost, e.charge)
+    IS DISTINCT FROM (r.requests, r.errors, r.input_tokens, r.cached_input_tokens, r.cache_write_tokens,
+        r.output_tokens, r.reasoning_tokens, r.cost, r.charge)
+    AND NOT EXISTS (
+        SELECT FROM billing_dirtybucket d WHERE d.organization_id = o.id AND d.hour = coalesce(e.hour, r.hour)
+    )
+ORDER BY o.slug, hour
+"""
+_ROLLUPS_AND_LEDGER = """
+WITH rollup AS (
+    SELECT organization_id, hour, sum(charge) AS charge, sum(cost) AS cost FROM billing_usagerollup GROUP BY 1, 2
+), posting AS (
+    SELECT t.organization_id, t.usage_hour AS hour,
+        sum(e.amount) FILTER (WHERE e.account = 'wallet') AS charge,
+        sum(e.amount) FILTER (WHERE e.account = 'provider_cost') AS cost
+    FROM billing_ledgertransaction t JOIN billing_ledgerentry e ON e.transaction_id = t.id
+    WHERE t.kind = 'usage' GROUP BY 1, 2
+)
+SELECT o.id, o.slug, hour, coalesce(r.charge, 0), coalesce(p.charge, 0), coalesce(r.cost, 0), coalesce(p.cost, 0)
+FROM rollup r FULL JOIN posting p USING (organization_id, hour)
+JOIN tenants_organization o ON o.id = organization_id
+WHERE (coalesce(r.charge, 0), coalesce(r.cost, 0)) <> (coalesce(p.charge, 0), coalesce(p.cost, 0))
+    AND NOT EXISTS (
+        SELECT FROM billing_unpostedhour u WHERE u.organization_id = o.id AND u.hour = coalesce(r.hour, p.hour)
+    )
+ORDER BY o.slug, hour
+"""
+_UNBALANCED = """
+SELECT o.slug, t.reference, e.currency, sum(e.amount)
+FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
+JOIN tenants_organization o ON o.id = t.organization_id
+GROUP BY o.slug, t.reference, e.currency HAVING sum(e.amount) <> 0
+UNION ALL
+SELECT o.slug, t.reference, 'entries of another organization', count(*)
+FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
+JOIN tenants_organization o ON o.id = t.organization_id
+WHERE e.organization_id <> t.organization_id GROUP BY o.slug, t.reference
+ORDER BY 1, 2
+"""
+_WALLET_LIMITS = """
+SELECT o.slug, wanted.amount, b.limit
+FROM billing_budget b JOIN tenants_organization o ON o.id = b.organization_id
+CROSS JOIN LATERAL (
+    SELECT -coalesce(sum(e.amount), 0) AS amount
+    FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
+    WHERE e.organization_id = o.id AND e.account = 'wallet' AND t.kind <> 'usage'
+) AS received
+CROSS JOIN LATERAL (
+    SELECT CASE o.billing WHEN 'postpaid' THEN received.amount + o.credit_limit ELSE received.amount END AS amount
+) AS wanted
+WHERE b.quota_id IS NULL AND b.subject = '' AND wanted.amount IS DISTINCT FROM b.limit
+ORDER BY o.slug
+"""
+_SPENT = """
+WITH charged AS (
+    SELECT budget_id, sum(charge) AS charge
+    FROM billing_usageevent CROSS JOIN LATERAL unnest(budget_ids) AS budget_id
+    WHERE charge <> 0 GROUP BY budget_id
+)
+SELECT o.slug, b.id, q.scope, q.period, b.subject, b.period_start, b.opening + coalesce(c.charge, 0), b.spent
+FROM billing_budget b JOIN tenants_organization o ON o.id = b.organization_id
+LEFT JOIN billing_quota q ON q.id = b.quota_id LEFT JOIN charged c ON c.budget_id = b.id
+WHERE b.spent <> b.opening + coalesce(c.charge, 0)
+ORDER BY o.slug, b.id
+"""
+_HELD = """
+SELECT o.slug, b.id, q.scope, q.period, b.subject, b.period_start, coalesce(l.remaining, 0), b.held
+FROM billing_budget b JOIN tenants_organization o ON o.id = b.organization_id
+LEFT JOIN billing_quota q ON q.id = b.quota_id
+LEFT JOIN (SELECT budget_id, sum(remaining) AS remaining FROM billing_lease GROUP BY budget_id) AS l
+    ON l.budget_id = b.id
+WHERE b.held <> coalesce(l.remaining, 0)
+ORDER BY o.slug, b.id
+"""
+_WALLETS_AND_LEDGER = """
+SELECT o.slug, coalesce(used.amount, 0), b.spent
+FROM billing_budget b JOIN tenants_organization o ON o.id = b.organization_id
+LEFT JOIN (
+    SELECT e.organization_id, sum(e.amount) AS amount
+    FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
+    WHERE e.account = 'wallet' AND t.kind = 'usage' GROUP BY e.organization_id
+) AS used ON used.organization_id = o.id
+WHERE b.quota_id IS NULL AND b.subject = '' AND b.spent <> coalesce(used.amount, 0)
+    AND NOT EXISTS (SELECT FROM billing_dirtybucket d WHERE d.organization_id = o.id)
+    AND NOT EXISTS (SELECT FROM billing_unpostedhour u WHERE u.organization_id = o.id)
+ORDER BY o.slug
+"""
+
+
+def bring_up_to_date(*, settle: bool = False) -> None:
+    """Recompute and post what waits, for at most half a minute.
+
+    With ``settle``, also hours whose rollups differ from their events, or whose postings differ from
+    their rollups, though nothing says so: rollups follow events, postings follow rollups. Counters
+    (``spent``, ``held``, limits) and the past of the ledger are never touched.
+    """
+    if settle:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_EVENTS_AND_ROLLUPS)
+            _queue(cursor, "billing_dirtybucket", cursor.fetchall())
+            cursor.execute(_ROLLUPS_AND_LEDGER)
+            _queue(cursor, "billing_unpostedhour", cursor.fetchall())
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        # Both, even if the first finds nothing: rollups leave hours to post.
+        if rollups.refresh() + ledger.post_usage() == 0:
+            return
+
+
+def _queue(cursor: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
+    statement = f"INSERT INTO {table} (organization_id, hour) VALUES (%s, %s)"  # noqa: S608  # a name of ours
+    cursor.executemany(statement, [row[0::2][:2] for row in rows])
+
+
+def compare() -> Comparison:
+    """Compare everything with everything it must equal, in one snapshot of the database."""
+    outermost = not connection.in_atomic_block
+    with transaction.atomic(), connection.cursor() as cursor:
+        if outermost:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        cursor.execute(_TOTALS)
+        totals = Totals(*cursor.fetchone())
+        cursor.execute(_WAITING)
+        waiting = cursor.fetchone()[0]
+        differences = [*_of_usage(cursor), *_of_ledger(cursor), *_of_counters(cursor)]
+    return Comparison(totals, differences, waiting)
+
+
+def record(comparison: Comparison) -> ReconcileReport:
+    """Keep the outcome as a report."""
+    return ReconcileReport.objects.create(
+        balanced=not comparison.differences,
+        differences=[asdict(difference) for difference in comparison.differences[:MOST_REPORTED]],
+    )
+
+
+def _of_usage(cursor: Any) -> Iterator[Difference]:
+    cursor.execute(_EVENTS_AND_ROLLUPS)
+    for _, slug, hour, *figures in cursor.fetchall():
+        for position, measure in enumerate(_MEASURES):
+            events, rolled_up = figures[2 * position : 2 * position + 2]
+            if events != rolled_up:
+                yield Difference(
+                    slug, f"{measure} of events and rollups", _hour(hour), _figure(events), _figure(rolled_up)
+                )
+
+
+def _of_ledger(cursor: Any) -> Iterator[Difference]:
+    cursor.execute(_ROLLUPS_AND_LEDGER)
+    for _, slug, hour, charge, posted_charge, cost, posted_cost in cursor.fetchall():
+        for what, expected, found in (("charge", charge, posted_charge), ("cost", cost, posted_cost)):
+            if expected != found:
+                yield Difference(
+                    slug, f"{what} of rollups and ledger", _hour(hour), _figure(expected), _figure(found)
+                )
+    cursor.execute(_UNBALANCED)
+    for slug, reference, currency, amount in cursor.fetchall():
+        yield Difference(slug, f"ledger sums to zero, {currency}", reference, "0", _figure(amount))
+
+
+def _of_counters(cursor: Any) -> Iterator[Difference]:
+    cursor.execute(_WALLET_LIMITS)
+    for slug, expected, found in cursor.fetchall():
+        yield Difference(slug, "wallet limit and money received", "wallet", _figure(expected), _figure(found))
+    for what, statement in (("spent and charges of events", _SPENT), ("held and leases", _HELD)):
+        cursor.execute(statement)
+        for slug, *counter, expected, found in cursor.fetchall():
+            yield Difference(slug, what, _counter(*counter), _figure(expected), _figure(found))
+    cursor.execute(_WALLETS_AND_LEDGER)
+    for slug, expected, found in cursor.fetchall():
+        yield Difference(slug, "wallet spent and ledger usage", "wallet", _figure(expected), _figure(found))
+
+
+def _counter(budget_id: int, scope: str | None, period: str | None, subject: str, start: datetime) -> str:
+    if scope is None:
+        return f"wallet ({budget_id})"
+    name = " ".join(filter(None, (scope, subject, period)))
+    return f"{name} from {start:%Y-%m-%d} ({budget_id})"
+
+
+def _hour(hour: datetime) -> str:
+    return f"{hour:%Y-%m-%dT%HZ}"
+
+
+def _figure(value: Decimal | int | None) -> str:
+    if value is None:
+        return "none"
+    return plain(value) if isinstance(value, Decimal) and value % 1 else str(int(value))

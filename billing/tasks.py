@@ -1,0 +1,58 @@
+"""What Celery does for billing, on the schedule in ``gateway.celery``. Each task may run twice, late
+or beside itself without harm."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import Task, shared_task
+from django.db import connection, transaction
+from django_scopes import scopes_disabled
+
+from billing import ledger, partitions, reconcile, rollups
+
+logger = logging.getLogger(__name__)
+
+
+class PlatformTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """Work across all tenants, which is the one reason to leave their scopes."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run with tenant scopes disabled."""
+        with scopes_disabled():
+            return super().__call__(*args, **kwargs)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def refresh_rollups() -> None:
+    """Recompute the hours that changed."""
+    rollups.refresh()
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def post_usage() -> None:
+    """Post to the ledger what the rollups gained."""
+    ledger.post_usage()
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def ensure_partitions() -> None:
+    """Have a partition for this month's events and the next month's."""
+    month = datetime.now(tz=UTC)
+    with transaction.atomic(), connection.cursor() as cursor:
+        for wanted in (month, partitions.after(month)):
+            partitions.ensure(cursor, wanted)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=1800, time_limit=1860)
+def reconcile_books() -> None:
+    """Compare everything and keep a report."""
+    reconcile.bring_up_to_date()
+    comparison = reconcile.compare()
+    reconcile.record(comparison)
+    if comparison.differences:
+        logger.error("The books do not balance: %s differences.", len(comparison.differences))

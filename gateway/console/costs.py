@@ -1,0 +1,297 @@
+"""What was used and what it cost, by user, key, team, model and day; on a page and as CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from django.db.models import Q
+from django.http import HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.urls import path
+
+from billing.access import Names, names_of, visible_to
+from billing.money import plain
+from billing.reports import (
+    DIMENSIONS,
+    NOBODY,
+    Dimension,
+    Report,
+    Row,
+    Sums,
+    cost_report,
+    daily_series,
+    total,
+)
+from billing.usage_export import CONTENT_TYPES, CURRENCY, Format, csv_lines, streamed_export
+from gateway.console.access import TenantRequest, requires
+from gateway.console.charts import Bar, bar_chart
+from gateway.templatetags.console import money, number
+from gateway.usage_query import BadQuery, UsageQuery, presets, read, today
+from tenants.access import TenantAccess
+from tenants.models import ApiKey
+from tenants.permissions import Permission
+
+# Rows on the page; the CSV has all.
+SHOWN = 100
+SERIES = 5
+COLOURS = ("s1", "s2", "s3", "s4", "s5", "s6")
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """One way to divide a report."""
+
+    by: Dimension
+    label: str
+    # What a row is called.
+    heading: str
+    # Where the name of a row leads: the same usage, divided this way.
+    deeper: Dimension
+    explanation: str
+    operators_only: bool = False
+
+
+TABS = (
+    Tab("user", "Users", "User", "model", "The end user a request named; otherwise the owner of its key."),
+    Tab("member", "Key owners", "Key owner", "key", "The member each key belongs to."),
+    Tab("end_user", "End users", "End user", "model", "Your own users, as your requests name them."),
+    Tab("key", "Keys", "Key", "model", "Every API key, revoked ones too."),
+    Tab("team", "Teams", "Team", "key", "The team each key belongs to."),
+    Tab("model", "Models", "Model", "user", "The model a request asked for."),
+    Tab("day", "Days", "Day", "user", "Days begin at midnight in the organization's time zone."),
+    Tab("deployment", "Deployments", "Deployment", "model", "What answered, or was tried last.", True),
+)
+
+
+def tab_of(request: TenantRequest) -> Tab:
+    """The tab asked for; the first one where it is not known."""
+    asked = request.GET.get("by", "")
+    return next((tab for tab in tabs_for(request) if tab.by == asked), TABS[0])
+
+
+def tabs_for(request: TenantRequest) -> list[Tab]:
+    """The tabs this person sees."""
+    return [tab for tab in TABS if request.user.is_staff or not tab.operators_only]
+
+
+def names_seen(access: TenantAccess, names: Names) -> Names:
+    """Of ``names``, those of teams and keys whose usage this person may see; members as they are."""
+    teams = access.teams_with(Permission.VIEW_USAGE)
+    if teams is None:
+        return names
+    own = set(
+        ApiKey.objects.filter(
+            Q(team_id__in=teams) | Q(owner=access.membership), organization=access.organization
+        ).values_list("pk", flat=True)
+    )
+    keys = {pk: key for pk, key in names.keys.items() if pk in own}
+    seen = {*teams, *(key.team_id for key in keys.values())}
+    return Names({pk: slug for pk, slug in names.teams.items() if pk in seen}, keys, names.members)
+
+
+def chips(query: UsageQuery, names: Names, *, by: str) -> list[dict[str, str]]:
+    """The filters in force, each with the query string of the page without it."""
+    shown = []
+    for name, text in query.filters.items():
+        value = text
+        if name == "key" and text.isdigit():
+            value = names.key(int(text))
+        elif name == "member":
+            value = "no owner" if text == "none" else names.member(int(text))
+        elif name == "end_user" and text == NOBODY:
+            value = "not named"
+        shown.append(
+            {
+                "name": {"end_user": "End user", "member": "Key owner"}.get(name, name.capitalize()),
+                "value": value,
+                "without": query.parameters(**{name: ""}, by=by),
+            }
+        )
+    return shown
+
+
+def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple[str, str]], list[Row]]:
+    """The chart by day, its legend (colour, label), and the days as rows for the table beside it."""
+    if report.by == "day":
+        series: list[Row] = []
+        days = [(row.key, [row.sums]) for row in report.rows]
+    else:
+        series = [row for row in report.rows[:SERIES] if row.sums.charge > 0]
+        start, end = query.bounds
+        days = [
+            (day.isoformat(), sums)
+            for day, sums in daily_series(query.organization, start, end, series, where)
+        ]
+    many = bool(series) and len(report.rows) > 1
+    bars, rows = [], []
+    for day, sums in days:
+        whole = total(sums)
+        parts = [each.charge for each in sums] if many else [whole.charge]
+        lines = [f"{day}: {money(whole.charge)}, {number(whole.requests)} requests"]
+        if many:
+            labels = [*(row.label for row in series), "Others"]
+            lines += [f"{label}: {money(part)}" for label, part in zip(labels, parts, strict=True) if part]
+        month_day = f"{int(day[8:])} {['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'][int(day[5:7]) - 1]}"
+        href = (
+            f"?{query.parameters(by='user' if report.by == 'day' else report.by, **{'from': day, 'to': day})}"
+        )
+        bars.append(Bar(month_day, "\n".join(lines), parts, href))
+        rows.append(Row(day, month_day, "", whole, {}))
+    # The sixth colour is grey: all the others.
+    colours = (*COLOURS[: len(series)], COLOURS[-1]) if many else COLOURS
+    legend = []
+    if many:
+        legend = [(COLOURS[place], row.label) for place, row in enumerate(series)]
+        if any(sums[-1].charge > 0 for _, sums in days):
+            legend.append((COLOURS[-1], "Others"))
+    chart = bar_chart(
+        bars,
+        label=f"US dollars a day from {query.first} to {query.last}; the table has the same figures.",
+        colours=colours,
+    )
+    return chart, legend, rows
+
+
+@requires(Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)
+def costs(request: TenantRequest) -> HttpResponse:
+    """``/o/<organization>/costs/``."""
+    organization = request.tenant.organization
+    tab, names, problem = tab_of(request), names_of(organization), ""
+    try:
+        query = read(request.GET, organization, names)
+    except BadQuery as error:
+        query, problem = read({}, organization, names), str(error)
+    where = visible_to(request.tenant) & query.where
+    report = cost_report(organization, tab.by, *query.bounds, where)
+    chart, legend, days = _chart(query, report, where)
+    seen = names_seen(request.tenant, names)
+    day = today(organization)
+    return render(
+        request,
+        "console/costs/costs.html",
+        {
+            "tab": tab,
+            "tabs": [(each, query.parameters(by=each.by)) for each in tabs_for(request)],
+            "query": query,
+            "parameters": query.parameters(by=tab.by),
+            "problem": problem,
+            "presets": [
+                (
+                    label,
+                    query.parameters(by=tab.by, **{"from": first.isoformat(), "to": last.isoformat()}),
+                    (first, last) == (query.first, query.last),
+                )
+                for label, first, last in presets(day)
+            ],
+            "chips": chips(query, names, by=tab.by),
+            "teams": sorted(set(seen.teams.values())),
+            "keys": sorted(
+                ((str(pk), key.name, names.team(key.team_id)) for pk, key in seen.keys.items()),
+                key=lambda entry: (entry[2], entry[1]),
+            ),
+            "report": report,
+            "rows": [
+                (row, _deeper(query, row, tab), _requests(query, row)) for row in report.first(SHOWN).rows
+            ],
+            "hidden_rows": max(0, len(report.rows) - SHOWN),
+            "days": days[::-1],
+            "chart": chart,
+            "legend": legend,
+            "average": report.totals.charge / max(1, (min(query.last, day) - query.first).days + 1),
+            "cache_writes": report.totals.cache_write_tokens > 0,
+            "narrowed": request.tenant.teams_with(Permission.VIEW_USAGE) is not None,
+            "own_only": request.tenant.teams_with(Permission.VIEW_USAGE) == [],
+        },
+    )
+
+
+def _deeper(query: UsageQuery, row: Row, tab: Tab) -> str:
+    """The query string of the report behind a row; empty where there is none."""
+    return query.parameters(by=tab.deeper, **row.filters) if row.filters else ""
+
+
+def _requests(query: UsageQuery, row: Row) -> str:
+    """The query string of the request list behind a row; empty where it cannot tell."""
+    return query.parameters(**row.filters) if row.filters and row.sums.requests else ""
+
+
+REPORT_COLUMNS = (
+    "requests",
+    "errors",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "charge",
+)
+
+
+def _cells(sums: Sums, *, provider_cost: bool) -> list[object]:
+    cells: list[object] = [getattr(sums, name) for name in REPORT_COLUMNS[:-1]]
+    cells.append(plain(sums.charge))
+    if provider_cost:
+        cells += [plain(sums.cost), plain(sums.margin)]
+    return [*cells, CURRENCY]
+
+
+@requires(Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)
+def report_csv(request: TenantRequest) -> HttpResponse:
+    """``costs/report.csv``: every row of the report the page shows, exact, without a total."""
+    organization = request.tenant.organization
+    by = request.GET.get("by", "user")
+    staff = request.user.is_staff
+    if by not in DIMENSIONS or (by == "deployment" and not staff):
+        return _refused(f"by: “{by[:40]}” is no dimension.")
+    try:
+        query = read(request.GET, organization, names_of(organization))
+    except BadQuery as error:
+        return _refused(str(error))
+    where = visible_to(request.tenant) & query.where
+    report = cost_report(organization, cast(Dimension, by), *query.bounds, where)
+    extra = ("cost", "margin") if staff else ()
+    lines: list[list[object]] = [[by, "id", "detail", *REPORT_COLUMNS, *extra, "currency"]]
+    lines += [[row.label, row.key, row.detail, *_cells(row.sums, provider_cost=staff)] for row in report.rows]
+    response = HttpResponse(csv_lines(lines), content_type=CONTENT_TYPES["csv"])
+    response.headers["Content-Disposition"] = _attachment(f"costs-by-{by}", query, "csv")
+    return response
+
+
+def _refused(message: str) -> HttpResponse:
+    return HttpResponse(f"{message}\n", status=400, content_type="text/plain; charset=utf-8")
+
+
+def _attachment(what: str, query: UsageQuery, ending: str) -> str:
+    name = f"{what}-{query.organization.slug}-{query.first}-{query.last}.{ending}"
+    return f'attachment; filename="{name}"'
+
+
+@requires(Permission.EXPORT_USAGE)
+def usage_export(request: TenantRequest, *, format_: Format) -> HttpResponse | StreamingHttpResponse:
+    """``costs/usage.csv`` and ``costs/usage.jsonl``: one line a request, streamed."""
+    organization = request.tenant.organization
+    try:
+        query = read(request.GET, organization, names_of(organization))
+    except BadQuery as error:
+        return _refused(str(error))
+    start, end = query.bounds
+    rows = streamed_export(
+        organization,
+        start,
+        end,
+        format_,
+        where=visible_to(request.tenant) & query.where,
+        provider_cost=request.user.is_staff,
+    )
+    response = StreamingHttpResponse(rows, content_type=CONTENT_TYPES[format_])
+    response.headers["Content-Disposition"] = _attachment("usage", query, format_)
+    return response
+
+
+urlpatterns = [
+    path("", costs, name="costs"),
+    path("report.csv", report_csv, name="costs-report"),
+    path("usage.csv", usage_export, {"format_": "csv"}, name="costs-usage-csv"),
+    path("usage.jsonl", usage_export, {"format_": "jsonl"}, name="costs-usage-jsonl"),
+]

@@ -1,0 +1,235 @@
+"""Pages for people: members, their roles, teams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Prefetch, Q
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import path
+from django.utils import timezone
+from django.views.decorators.http import require_POST
+
+from gateway.console.access import TenantRequest, demand, requires
+from gateway.console.forms import NewMember, NewTeam, RoleChange, TeamMember, roles_to_give
+from tenants.access import TenantAccess
+from tenants.models import ApiKey, Membership, Team, TeamMembership
+from tenants.permissions import (
+    ORGANIZATION_ROLES,
+    ROLE_PERMISSIONS,
+    TEAM_ROLE_PERMISSIONS,
+    TEAM_ROLES,
+    Permission,
+    Role,
+)
+from tenants.services import members as services
+from tenants.services import teams as team_services
+
+
+def may_change(tenant: TenantAccess, member: Membership) -> bool:
+    """Whether this person may change or end ``member``'s membership: an owner's only as an owner."""
+    if Role(member.role) is Role.OWNER:
+        return tenant.may(Permission.MANAGE_ORGANIZATION)
+    return tenant.may(Permission.MANAGE_MEMBERS)
+
+
+def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
+    """Members and teams; ``forms`` are those that came back with errors."""
+    tenant = request.tenant
+    members = (
+        Membership.objects.select_related("user")
+        .prefetch_related(
+            Prefetch("teams", queryset=TeamMembership.objects.select_related("team").order_by("team__name"))
+        )
+        .order_by("user__email")
+    )
+    working = Q(keys__revoked_at__isnull=True, keys__successor__isnull=True)
+    teams = Team.objects.annotate(
+        people=Count("memberships", distinct=True), working_keys=Count("keys", filter=working, distinct=True)
+    ).order_by("name")
+    context = {
+        "members": [(member, may_change(tenant, member)) for member in members],
+        "teams": teams,
+        "roles": roles_to_give(tenant),
+        "may_manage_members": tenant.may(Permission.MANAGE_MEMBERS),
+        "may_manage_teams": tenant.may(Permission.MANAGE_TEAMS),
+        "new_member": forms.get("new_member") or NewMember(tenant, auto_id="member_%s"),
+        "new_team": forms.get("new_team") or NewTeam(auto_id="team_%s"),
+    }
+    return render(request, "console/members/page.html", context, status=422 if forms else 200)
+
+
+@requires(Permission.VIEW)
+def member_page(request: TenantRequest) -> HttpResponse:
+    """Everybody in the organization, with roles and teams."""
+    return _page(request)
+
+
+@requires(Permission.MANAGE_MEMBERS)
+@require_POST
+def member_add(request: TenantRequest) -> HttpResponse:
+    """Add a person by e-mail address."""
+    tenant = request.tenant
+    form = NewMember(tenant, request.POST, auto_id="member_%s")
+    if form.is_valid():
+        try:
+            member = services.add_member(
+                acting_user=request.user, organization=tenant.organization, **form.cleaned_data
+            )
+        except ValueError as error:
+            form.add_error(None, str(error))
+        else:
+            words = f"Added {member.user.email}."
+            if not member.user.has_usable_password():
+                words += " They choose a password with “Forgotten it?” on the sign-in page."
+            messages.success(request, words)
+            return redirect("console:members", organization=tenant.organization.slug)
+    return _page(request, new_member=form)
+
+
+def _changeable(request: TenantRequest, number: int) -> Membership:
+    """The member ``number``, if this person may change them (403) and they exist here (404)."""
+    member = get_object_or_404(Membership.objects.select_related("user"), pk=number)
+    if not may_change(request.tenant, member):
+        raise PermissionDenied
+    return member
+
+
+@requires(Permission.MANAGE_MEMBERS)
+@require_POST
+def member_role(request: TenantRequest, member: int) -> HttpResponse:
+    """Give a member another role."""
+    found = _changeable(request, member)
+    form = RoleChange(request.tenant, request.POST)
+    if not form.is_valid():
+        messages.error(request, "That role is not yours to give.")
+    else:
+        role = form.cleaned_data["role"]
+        try:
+            services.set_role(acting_user=request.user, membership=found, role=role)
+        except ValueError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, f"{found.user.email} is {role.label.lower()} now.")
+    return redirect("console:members", organization=request.tenant.organization.slug)
+
+
+@requires(Permission.MANAGE_MEMBERS)
+def member_remove(request: TenantRequest, member: int) -> HttpResponse:
+    """Take a person out of the organization, after saying what that does."""
+    found = _changeable(request, member)
+    keys = ApiKey.objects.filter(owner=found, revoked_at__isnull=True).exclude(expires_at__lte=timezone.now())
+    if request.method == "POST":
+        try:
+            services.remove_member(acting_user=request.user, membership=found)
+        except ValueError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, f"Removed {found.user.email}.")
+            return redirect("console:members", organization=request.tenant.organization.slug)
+    return render(
+        request,
+        "console/members/remove.html",
+        {"member": found, "keys": keys.order_by("name"), "teams": found.teams},
+    )
+
+
+@requires(Permission.MANAGE_TEAMS)
+@require_POST
+def team_new(request: TenantRequest) -> HttpResponse:
+    """Create a team."""
+    form = NewTeam(request.POST, auto_id="team_%s")
+    if form.is_valid():
+        try:
+            team = team_services.create_team(
+                acting_user=request.user, organization=request.tenant.organization, **form.cleaned_data
+            )
+        except ValueError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"Created {team.name}. Add its members next.")
+            return redirect("console:team", organization=request.tenant.organization.slug, team=team.pk)
+    return _page(request, new_team=form)
+
+
+@requires(Permission.VIEW)
+def team_detail(request: TenantRequest, team: int) -> HttpResponse:
+    """One team: its members and their roles there."""
+    found = get_object_or_404(Team.objects.all(), pk=team)
+    form = TeamMember(request.POST or None)
+    if request.method == "POST":
+        demand(request.tenant, Permission.MANAGE_TEAMS)
+        if form.is_valid():
+            member: Membership = form.cleaned_data["membership"]
+            try:
+                team_services.set_team_member(
+                    acting_user=request.user, team=found, membership=member, role=form.cleaned_data["role"]
+                )
+            except ValueError as error:
+                form.add_error(None, str(error))
+            else:
+                messages.success(
+                    request, f"{member.user.email} is in {found.name} as {form.cleaned_data['role'].value}."
+                )
+                return redirect("console:team", organization=request.tenant.organization.slug, team=found.pk)
+    return render(
+        request,
+        "console/members/team.html",
+        {
+            "team": found,
+            "people": TeamMembership.objects.filter(team=found)
+            .select_related("membership__user")
+            .order_by("membership__user__email"),
+            "roles": TEAM_ROLES,
+            "form": form,
+            "may_manage": request.tenant.may(Permission.MANAGE_TEAMS),
+        },
+        status=422 if form.errors else 200,
+    )
+
+
+@requires(Permission.MANAGE_TEAMS)
+@require_POST
+def team_leave(request: TenantRequest, team: int, member: int) -> HttpResponse:
+    """Take a member out of a team."""
+    found = get_object_or_404(Team.objects.all(), pk=team)
+    person = get_object_or_404(Membership.objects.select_related("user"), pk=member)
+    team_services.remove_team_member(acting_user=request.user, team=found, membership=person)
+    messages.success(request, f"{person.user.email} is out of {found.name}.")
+    return redirect("console:team", organization=request.tenant.organization.slug, team=found.pk)
+
+
+@requires(Permission.VIEW)
+def roles(request: TenantRequest) -> HttpResponse:
+    """What each role may do, straight from the table that is enforced."""
+    return render(
+        request,
+        "console/members/roles.html",
+        {
+            "roles": ORGANIZATION_ROLES,
+            "team_roles": TEAM_ROLES,
+            "lines": [
+                (
+                    permission.value.capitalize(),
+                    [permission in ROLE_PERMISSIONS[role] for role in ORGANIZATION_ROLES],
+                    [permission in TEAM_ROLE_PERMISSIONS[role] for role in TEAM_ROLES],
+                )
+                for permission in Permission
+            ],
+        },
+    )
+
+
+urlpatterns = [
+    path("", member_page, name="members"),
+    path("add/", member_add, name="member_add"),
+    path("roles/", roles, name="roles"),
+    path("<int:member>/role/", member_role, name="member_role"),
+    path("<int:member>/remove/", member_remove, name="member_remove"),
+    path("teams/new/", team_new, name="team_new"),
+    path("teams/<int:team>/", team_detail, name="team"),
+    path("teams/<int:team>/<int:member>/leave/", team_leave, name="team_leave"),
+]

@@ -1,0 +1,173 @@
+"""The overview: this month's spend, what is used most, what needs attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from billing.access import visible_to
+from billing.calendars import period_bounds
+from billing.models import ReconcileReport
+from billing.reports import cost_report, top, totals_for
+from gateway.console import keyring, layers
+from gateway.console.access import TenantRequest, requires
+from tenants.access import TenantAccess
+from tenants.models import Team
+from tenants.permissions import Permission
+
+SOON = timedelta(days=14)
+NEARLY = Decimal("0.8")
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """Something to look after; ``level`` is warn or bad."""
+
+    level: str
+    title: str
+    detail: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A day of the chart, in its units: ``x`` and ``y`` of the bar's corner, its height, and what it says."""
+
+    x: str
+    y: str
+    height: str
+    title: str
+    today: bool
+
+
+WIDTH, HEIGHT = 720, 120
+
+
+def bars(
+    tenant: TenantAccess, start: datetime, end: datetime, now: datetime
+) -> tuple[list[Bar], Decimal, str]:
+    """The month's charge by day as bars of a 720 x 120 drawing, the highest day in US dollars, a bar's width."""
+    report = cost_report(tenant.organization, "day", start, end, visible_to(tenant))
+    highest = max((row.sums.charge for row in report.rows), default=Decimal(0))
+    step = Decimal(WIDTH) / max(len(report.rows), 1)
+    found = []
+    today = now.astimezone(start.tzinfo).date()
+    for number, row in enumerate(report.rows):
+        height = Decimal(HEIGHT) * row.sums.charge / highest if highest else Decimal(0)
+        if row.sums.charge:
+            height = max(height, Decimal(2))
+        found.append(
+            Bar(
+                f"{step * number:.1f}",
+                f"{HEIGHT - height:.1f}",
+                f"{height:.1f}",
+                f"{row.key}: ${row.sums.charge:.4f}, {row.sums.requests:,} requests",
+                row.key == today.isoformat(),
+            )
+        )
+    return found, highest, f"{step * Decimal('0.72'):.1f}"
+
+
+def attention(tenant: TenantAccess, everything: layers.Layers, now: datetime) -> list[Matter]:
+    """Keys that end soon, budgets of which over 80 % is used, a wallet nearly empty."""
+    slug = tenant.organization.slug
+    page = reverse("console:quotas", args=[slug])
+    found: list[Matter] = []
+    every = [*everything.shared, *everything.members]
+    for team, keys in everything.teams:
+        every += [team, *keys]
+    for layer in every:
+        for line in layer.budgets:
+            if line.spent is None or line.left is None or line.spent < line.quota.limit * NEARLY:
+                continue
+            gone = line.spent >= line.quota.limit
+            found.append(
+                Matter(
+                    "bad" if gone else "warn",
+                    f"{layer.name}: budget {line.quota.get_period_display()} {'used up' if gone else 'nearly used up'}",
+                    f"${line.spent:,.2f} of ${line.quota.limit:,.2f} spent",
+                    f"{page}#{layer.anchor}",
+                )
+            )
+    wallet = everything.wallet
+    if wallet is not None and wallet.limit is not None:
+        left = wallet.limit - wallet.spent - wallet.held
+        if left <= wallet.limit * (1 - NEARLY):
+            found.append(
+                Matter(
+                    "bad" if left <= 0 else "warn",
+                    "The wallet is nearly empty",
+                    f"${max(left, Decimal(0)):,.2f} left",
+                    page,
+                )
+            )
+    ending = keyring.visible_keys(tenant).filter(
+        revoked_at__isnull=True, successor__isnull=True, expires_at__gt=now, expires_at__lte=now + SOON
+    )
+    for key in ending.order_by("expires_at")[:5]:
+        days = (key.expires_at - now).days if key.expires_at else 0
+        words = "today" if days == 0 else "tomorrow" if days == 1 else f"in {days} days"
+        found.append(
+            Matter(
+                "warn",
+                f"The key {key.name} ends {words}",
+                f"Team {key.team.name}",
+                reverse("console:key", args=[slug, key.pk]),
+            )
+        )
+    return found
+
+
+@requires(Permission.VIEW)
+def overview(request: TenantRequest) -> HttpResponse:
+    """The organization at a glance; a member without wider permissions sees their own part."""
+    tenant, now = request.tenant, datetime.now(UTC)
+    organization = tenant.organization
+    start, end = period_bounds("month", now, organization.time_zone)
+    end = end or now
+    where = visible_to(tenant)
+    sums = totals_for(organization, start, now, where)
+    before, _ = period_bounds("month", start - timedelta(hours=1), organization.time_zone)
+    everything = layers.all_layers(tenant, now)
+    budget = next(
+        (
+            line
+            for layer in reversed(everything.shared)
+            for line in layer.budgets
+            if line.quota.period == "month" and line.spent is not None
+        ),
+        None,
+    )
+    chart, highest, width = bars(tenant, start, end, now)
+    keys = keyring.visible_keys(tenant)
+    return render(
+        request,
+        "console/overview/page.html",
+        {
+            "start": start,
+            "sums": sums,
+            "before": totals_for(organization, before, start, where),
+            "whole": tenant.may(Permission.VIEW_USAGE),
+            "budget": budget,
+            "wallet": everything.wallet,
+            "users": top(organization, "user", start, now, where=where) if sums.requests else [],
+            "models": top(organization, "model", start, now, where=where) if sums.requests else [],
+            "matters": attention(tenant, everything, now),
+            "books": ReconcileReport.objects.order_by("-at").first()
+            if tenant.may(Permission.VIEW_MONEY)
+            else None,
+            "bars": chart,
+            "bar_width": width,
+            "highest": highest,
+            "has_teams": Team.objects.exists(),
+            "has_keys": keys.exists(),
+            "used_ever": sums.requests > 0 or keys.filter(last_used_at__isnull=False).exists(),
+            "may_make_key": keyring.teams_for_new_keys(tenant).exists(),
+            "may_manage_teams": tenant.may(Permission.MANAGE_TEAMS),
+        },
+    )

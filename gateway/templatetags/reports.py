@@ -1,0 +1,42 @@
+"""How reports write amounts: a whole column with the same digits, so that it can be added up by eye."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from billing.money import EXACT, plain
+
+register = template.Library()
+
+MICRO = Decimal("0.000001")
+
+
+@register.simple_tag
+def cents(amount: Decimal) -> SafeString:
+    """US dollars to the sixth place, what is below a cent paler; the exact amount is in the title."""
+    shown = amount.quantize(MICRO, rounding=ROUND_HALF_EVEN, context=EXACT)
+    sign = "-" if shown < 0 else ""
+    text = f"{abs(shown):,.6f}"
+    return format_html(
+        '<span class="money" title="${}">{}${}<span class="below-cent">{}</span></span>',
+        plain(amount),
+        sign,
+        text[:-4],
+        text[-4:],
+    )
+
+
+@register.filter
+def milliseconds(length: int | None) -> str:
+    """A length of time for reading: ``840 ms``, ``3.2 s``, ``2 min 5 s``."""
+    if length is None:
+        return "\N{EN DASH}"
+    if length < 1000:
+        return f"{length} ms"
+    if length < 60_000:
+        return f"{length / 1000:.1f} s"
+    return f"{length // 60_000} min {length % 60_000 // 1000} s"
