@@ -7,7 +7,7 @@ left out of the comparisons they wait for, since a lag is not a difference.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -188,7 +188,7 @@ ORDER BY o.slug
 
 
 def bring_up_to_date(*, settle: bool = False) -> None:
-    """Recompute and post what waits, for at most half a minute.
+    """Recompute and post what waits, each for at most half a minute.
 
     With ``settle``, also hours whose rollups differ from their events, or whose postings differ from
     their rollups, though nothing says so: rollups follow events, postings follow rollups. Counters
@@ -200,16 +200,29 @@ def bring_up_to_date(*, settle: bool = False) -> None:
             _queue(cursor, "billing_dirtybucket", cursor.fetchall())
             cursor.execute(_ROLLUPS_AND_LEDGER)
             _queue(cursor, "billing_unpostedhour", cursor.fetchall())
+    _work_off("billing_dirtybucket", rollups.refresh)
+    _work_off("billing_unpostedhour", ledger.post_usage)
+
+
+def _work_off(table: str, step: Callable[[], int]) -> None:
+    """Repeat ``step`` until every row that is in ``table`` is gone; new ones may go on coming."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        # Both, even if the first finds nothing: rollups leave hours to post.
-        if rollups.refresh() + ledger.post_usage() == 0:
-            return
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT max(id) FROM {table}")  # noqa: S608  # a name of ours
+        last = cursor.fetchone()[0]
+        while last is not None and time.monotonic() < deadline:
+            done = step()
+            cursor.execute(f"SELECT EXISTS (SELECT FROM {table} WHERE id <= %s)", [last])  # noqa: S608  # as above
+            if not cursor.fetchone()[0]:
+                return
+            if not done:
+                # Another process is at it.
+                time.sleep(0.1)
 
 
 def _queue(cursor: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
     statement = f"INSERT INTO {table} (organization_id, hour) VALUES (%s, %s)"  # noqa: S608  # a name of ours
-    cursor.executemany(statement, [row[0::2][:2] for row in rows])
+    cursor.executemany(statement, [(row[0], row[2]) for row in rows])
 
 
 def compare() -> Comparison:

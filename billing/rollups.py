@@ -83,7 +83,7 @@ def refresh(limit: int = 500) -> int:
 
 
 def _recompute(organization_id: int, hour: datetime) -> bool:
-    parameters = {"organization": organization_id, "hour": hour}
+    parameters: dict[str, int | datetime] = {"organization": organization_id, "hour": hour}
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(PATIENCE)
         cursor.execute(_LOCK, parameters)

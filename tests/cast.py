@@ -9,7 +9,7 @@ from functools import cache
 from django.contrib.auth.hashers import make_password
 
 from billing.services.wallet import wallet
-from tenants.models import ApiKey, Membership, Organization, Team, User
+from tenants.models import ApiKey, Membership, Organization, Team
 from tenants.permissions import Role
 from tenants.services.keys import create_key
 from tenants.services.members import add_member

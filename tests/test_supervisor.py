@@ -15,8 +15,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.management.commands.up import free_port
-
 ROOT = Path(__file__).resolve().parent.parent
 
 # A supervisor over dummy children. Each child appends to the file `events` what happens to it.
@@ -211,6 +209,12 @@ def test_when_readiness_fails_everything_is_stopped(start: Callable[..., Run]) -
     assert not any(alive(pid) for pid in run.pids())
 
 
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def up(*options: str) -> subprocess.CompletedProcess[str]:
     """Run ``manage.py up`` that is expected to refuse."""
     return subprocess.run(
@@ -237,7 +241,7 @@ def test_a_taken_port_is_an_error_before_anything_starts(tmp_path: Path) -> None
 def test_one_data_directory_serves_one_gateway(tmp_path: Path) -> None:
     with (tmp_path / "up.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = up("--port", str(free_port(1)), "--data-dir", str(tmp_path))
+        done = up("--port", str(unused_port()), "--data-dir", str(tmp_path))
     assert done.returncode == 1
     assert "running in" in done.stderr
     assert "Preparing" not in done.stdout
@@ -246,7 +250,7 @@ def test_one_data_directory_serves_one_gateway(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_whole_gateway_comes_up_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    port = free_port(1)
+    port = unused_port()
     hidden = {"DATABASE_URL", "REDIS_URL", "WEIR_DATA_DIR", "WEIR_TEST_EMBEDDED", "DEBUG"}
     command = [
         sys.executable,
@@ -278,7 +282,7 @@ def test_the_whole_gateway_comes_up_and_leaves_nothing_behind(tmp_path: Path, nu
         process.send_signal(number)
         assert process.wait(60) == (0 if number == signal.SIGTERM else -9)
         wait_for(lambda: not any(alive(pid) for pid in pids), "the end of all")
-        assert not (tmp_path / "redis" / "redis.sock").exists()
+        wait_for(lambda: not (tmp_path / "redis" / "redis.sock").exists(), "the end of Redis")
         if number == signal.SIGTERM:
             assert (tmp_path / "output").read_text().endswith("Weir has stopped.\n")
     finally:

@@ -98,7 +98,7 @@ def set_price(
         raise PriceOfOneThing("Give a deployment or a model group.")
     wanted = {"input": input, "cached_input": cached_input, "cache_write": cache_write, "output": output}
     for name, value in wanted.items():
-        if value is not None and not value >= 0:
+        if value is not None and not (value.is_finite() and value >= 0):
             raise NegativePrice(f"{name}: a price is not negative.")
     _lock(deployment, model_group)
     now = timezone.now()

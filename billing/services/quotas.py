@@ -71,6 +71,8 @@ def organization_of(target: Target) -> Organization | None:
 def _check(
     scope: str, metric: str, limit: Decimal, period: str, alert_at: Sequence[Decimal], end_user: str
 ) -> None:
+    if not (limit.is_finite() and limit >= 0):
+        raise BadLimit("A limit is not negative.")
     if metric == "budget":
         if period not in PERIODS:
             raise BadPeriod(f"A budget needs a period: one of {', '.join(PERIODS)}.")
@@ -83,8 +85,6 @@ def _check(
             raise BadAlert("Only a budget can alert.")
         if limit != limit.to_integral_value():
             raise BadLimit(f"{metric} is a whole number.")
-    if not limit >= 0:
-        raise BadLimit("A limit is not negative.")
     if any(not 0 < share <= 10 for share in alert_at):
         raise BadAlert('A share to alert at is above 0, such as "0.8".')
     if end_user and scope != "end_user":

@@ -103,7 +103,7 @@ def top_up(
     Posting the same ``reference`` again returns the first posting and changes nothing. Raises
     ``BadAmount``, and ``ReferenceUsed`` if that posting was another amount or organization's.
     """
-    if not ZERO < amount < LARGEST or rounded(amount) != amount:
+    if not amount.is_finite() or not ZERO < amount < LARGEST or rounded(amount) != amount:
         raise BadAmount("A top-up is more than 0 US dollars, with at most twelve decimal places.")
     owner = Organization.objects.select_for_update().get(pk=organization.pk)
     with scope(organization=owner):

@@ -144,7 +144,6 @@ def _bar(
 class Span:
     """A stretch of time in milliseconds from the start, with an optional mark inside it."""
 
-    label: str
     start: int
     length: int
     mark: int | None
@@ -181,7 +180,7 @@ def timeline(spans: Sequence[Span], total: int, *, label: str) -> SafeString:
         ),
     )
     return format_html(
-        '<svg class="chart timeline" height="{}" role="img" aria-label="{}">{}</svg>',
+        '<svg class="timeline" height="{}" role="img" aria-label="{}">{}</svg>',
         len(spans) * row,
         label,
         lines,

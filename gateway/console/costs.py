@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import cast
 
 from django.db.models import Q
@@ -90,8 +92,8 @@ def names_seen(access: TenantAccess, names: Names) -> Names:
     return Names({pk: slug for pk, slug in names.teams.items() if pk in seen}, keys, names.members)
 
 
-def chips(query: UsageQuery, names: Names, *, by: str) -> list[dict[str, str]]:
-    """The filters in force, each with the query string of the page without it."""
+def chips(query: UsageQuery, names: Names, *, kept: Mapping[str, str]) -> list[dict[str, str]]:
+    """The filters in force, each with the query string of the page without it. ``kept`` stays in it."""
     shown = []
     for name, text in query.filters.items():
         value = text
@@ -105,7 +107,7 @@ def chips(query: UsageQuery, names: Names, *, by: str) -> list[dict[str, str]]:
             {
                 "name": {"end_user": "End user", "member": "Key owner"}.get(name, name.capitalize()),
                 "value": value,
-                "without": query.parameters(**{name: ""}, by=by),
+                "without": query.parameters(**kept, **{name: ""}),
             }
         )
     return shown
@@ -132,7 +134,7 @@ def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple
         if many:
             labels = [*(row.label for row in series), "Others"]
             lines += [f"{label}: {money(part)}" for label, part in zip(labels, parts, strict=True) if part]
-        month_day = f"{int(day[8:])} {['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'][int(day[5:7]) - 1]}"
+        month_day = f"{date.fromisoformat(day):%-d %b}"
         href = (
             f"?{query.parameters(by='user' if report.by == 'day' else report.by, **{'from': day, 'to': day})}"
         )
@@ -184,7 +186,7 @@ def costs(request: TenantRequest) -> HttpResponse:
                 )
                 for label, first, last in presets(day)
             ],
-            "chips": chips(query, names, by=tab.by),
+            "chips": chips(query, names, kept={"by": tab.by}),
             "teams": sorted(set(seen.teams.values())),
             "keys": sorted(
                 ((str(pk), key.name, names.team(key.team_id)) for pk, key in seen.keys.items()),
@@ -249,7 +251,7 @@ def report_csv(request: TenantRequest) -> HttpResponse:
     except BadQuery as error:
         return _refused(str(error))
     where = visible_to(request.tenant) & query.where
-    report = cost_report(organization, cast(Dimension, by), *query.bounds, where)
+    report = cost_report(organization, by, *query.bounds, where)
     extra = ("cost", "margin") if staff else ()
     lines: list[list[object]] = [[by, "id", "detail", *REPORT_COLUMNS, *extra, "currency"]]
     lines += [[row.label, row.key, row.detail, *_cells(row.sums, provider_cost=staff)] for row in report.rows]
@@ -268,7 +270,7 @@ def _attachment(what: str, query: UsageQuery, ending: str) -> str:
 
 
 @requires(Permission.EXPORT_USAGE)
-def usage_export(request: TenantRequest, *, format_: Format) -> HttpResponse | StreamingHttpResponse:
+def usage_export(request: TenantRequest, *, format_: Format) -> HttpResponse:
     """``costs/usage.csv`` and ``costs/usage.jsonl``: one line a request, streamed."""
     organization = request.tenant.organization
     try:
@@ -286,7 +288,8 @@ def usage_export(request: TenantRequest, *, format_: Format) -> HttpResponse | S
     )
     response = StreamingHttpResponse(rows, content_type=CONTENT_TYPES[format_])
     response.headers["Content-Disposition"] = _attachment("usage", query, format_)
-    return response
+    # Django's two kinds of response have no common type that the decorator could name.
+    return cast(HttpResponse, response)
 
 
 urlpatterns = [

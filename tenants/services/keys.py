@@ -71,6 +71,13 @@ def _check_name(team: Team, name: str) -> None:
         raise KeyNameTaken(f"The team {team.slug} has a key {name!r} already.")
 
 
+def _check_unused(secret: str) -> None:
+    """A secret belongs to one key of all organizations, working or revoked."""
+    with scopes_disabled():
+        if ApiKey.objects.filter(digest=keys.digest(secret)).exists():
+            raise KeyInUse("This secret belongs to a key already, or to one that was revoked.")
+
+
 def _new(team: Team, name: str, secret: str, acting_user: User | None, **fields: Any) -> ApiKey:
     return ApiKey(
         organization=team.organization,
@@ -105,9 +112,8 @@ def create_key(
     _check_owner(team, owner)
     given = secret is not None
     secret = keys.generate() if secret is None else keys.check(secret)
-    with scopes_disabled():  # a secret belongs to one key of all organizations
-        if given and ApiKey.objects.filter(digest=keys.digest(secret)).exists():
-            raise KeyInUse("This secret belongs to a key already.")
+    if given:
+        _check_unused(secret)
     with scope(organization=team.organization):
         Team.objects.select_for_update().get(pk=team.pk)
         _check_name(team, name)
@@ -185,6 +191,33 @@ def rotate_key(*, acting_user: User | None, key: ApiKey, overlap: timedelta) -> 
 
 
 @transaction.atomic
+def replace_secret(*, acting_user: User | None, key: ApiKey, secret: str) -> ApiKey:
+    """Give ``key`` the secret of an existing key; the old one stops at once. Nothing if it has it already.
+
+    Raises ``InvalidKey``, ``KeyInUse``, ``KeyRevoked``.
+    """
+    keys.check(secret)
+    wanted = {"digest": keys.digest(secret), "prefix": keys.prefix(secret), "last_four": secret[-4:]}
+    with scope(organization=key.organization):
+        locked = _locked(key)
+        if locked.digest == wanted["digest"]:
+            return locked
+        _check_unused(secret)
+        before = str(locked)
+        for name, value in wanted.items():
+            setattr(locked, name, value)
+        locked.save(update_fields=list(wanted))
+        audit.record(
+            acting_user=acting_user,
+            verb="replaced secret",
+            target=locked,
+            organization=locked.organization,
+            detail={"before": before},
+        )
+    return locked
+
+
+@transaction.atomic
 def update_key(*, acting_user: User | None, key: ApiKey, **changes: Any) -> ApiKey:
     """Change a key's ``name``, ``owner``, ``expires_at``, ``allowed_ips`` or ``model_groups``.
 
@@ -249,6 +282,7 @@ __all__ = [
     "WrongOwner",
     "create_key",
     "networks",
+    "replace_secret",
     "revoke_key",
     "rotate_key",
     "update_key",

@@ -53,12 +53,12 @@ def _check_terms(billing: str, credit_limit: Decimal | None) -> None:
         return
     if billing == "prepaid":
         raise BadTerms("A prepaid organization never goes below zero, so it has no credit limit.")
-    if credit_limit < 0:
+    if not (credit_limit.is_finite() and credit_limit >= 0):
         raise BadTerms("A credit limit is not negative.")
 
 
 def _check_markup(markup: Decimal) -> None:
-    if markup < 0:
+    if not (markup.is_finite() and markup >= 0):
         raise BadTerms("A markup is not negative.")
 
 
@@ -161,6 +161,18 @@ def suspend_organization(*, acting_user: User | None, organization: Organization
 def resume_organization(*, acting_user: User | None, organization: Organization) -> Organization:
     """Undo ``suspend_organization``."""
     return _change(acting_user, organization, {"suspended_at": None})
+
+
+@transaction.atomic
+def remove_organization(*, acting_user: User | None, organization: Organization) -> None:
+    """Delete an organization with all that is in it, its own audit entries too; one of this stays with
+    the platform.
+
+    The caller makes sure that nothing was used or paid: ``billing`` knows, this app does not.
+    """
+    locked = Organization.objects.select_for_update().get(pk=organization.pk)
+    audit.record(acting_user=acting_user, verb="removed", target=locked, detail={"name": locked.name})
+    locked.delete()
 
 
 @transaction.atomic

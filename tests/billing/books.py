@@ -17,7 +17,7 @@ from billing import settlement
 from billing.models import Budget, DirtyBucket, Lease, Quota, UsageEvent, UsageRollup
 from tenants.models import ApiKey, Organization, Team
 
-# Ten minutes past ten, so that an hour has a before and an after; this month has a partition.
+# In this month, which has a partition.
 NOON = datetime.now(tz=UTC).replace(day=1, hour=12, minute=0, second=0, microsecond=0)
 
 
@@ -63,6 +63,11 @@ class Books:
                 held=Decimal(held),
             )
         return cls(organization, team, key, wallet)
+
+    def close(self) -> None:
+        """Remove the organization of a test that commits; its events stay, as they always do."""
+        with scopes_disabled():
+            self.organization.delete()
 
     def budget(self, *, held: str = "0") -> Budget:
         """A monthly budget of the key."""

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import orjson
 import psycopg
 import pytest
+from django.db import transaction
 from django_scopes import scopes_disabled
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -111,7 +112,7 @@ class House:
 
     def pay_in(self, amount: str, kind: str = "top_up") -> None:
         """A posting that credits the wallet account."""
-        with scopes_disabled():
+        with scopes_disabled(), transaction.atomic():
             posted = LedgerTransaction.objects.create(
                 organization=self.organization, kind=kind, reference=str(uuid4())
             )
@@ -123,7 +124,7 @@ class House:
                     amount=sign * D(amount),
                 )
 
-    def change(self, budget_rule: BudgetRule, limit: str | None) -> None:
+    def change(self, budget_rule: BudgetRule, limit: str) -> None:
         """Another limit, as the service that sets quotas leaves it."""
         with scopes_disabled():
             Quota.objects.filter(id=budget_rule.quota_id).update(limit=D(limit or 0))
@@ -651,7 +652,7 @@ def test_a_pool_without_autocommit_does_as_well(house: House) -> None:
 
 
 WORKER_PROGRAM = """
-import asyncio, random, sys
+import asyncio, random, sys, faulthandler; faulthandler.dump_traceback_later(25, exit=True)
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID

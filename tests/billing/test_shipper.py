@@ -34,8 +34,10 @@ pytestmark = pytest.mark.usefixtures("committed")
 
 
 @pytest.fixture
-def books(slug: str, committed: None) -> Books:
-    return Books.open(slug)
+def books(slug: str, committed: None) -> Iterator[Books]:
+    opened = Books.open(slug)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

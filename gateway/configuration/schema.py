@@ -1,0 +1,322 @@
+"""The configuration file's sections and fields. A field that is not here is refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gateway.configuration.document import Document
+from gateway.configuration.problems import Path, Problem
+from gateway.configuration.scalars import (
+    Address,
+    Amount,
+    Capability,
+    Count,
+    Email,
+    KindName,
+    Markup,
+    Moment,
+    Network,
+    OrganizationRole,
+    Position,
+    Seconds,
+    Secret,
+    Share,
+    Slug,
+    Strategy,
+    TeamRole,
+    Text,
+    TimeZone,
+    Tokens,
+    Word,
+)
+from routing.kinds import KINDS
+from tenants.keys import check as check_secret
+
+
+class Block(BaseModel):
+    """A mapping in the file: known fields only, of exactly their kind."""
+
+    # Errors must not quote values: they may be secrets.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class Timeouts(Block):
+    """Seconds."""
+
+    connect: Seconds = 5
+    first_token: Seconds = 60
+    idle: Seconds = 30
+    total: Seconds = 600
+
+
+class ProviderBlock(Block):
+    """A service that answers requests."""
+
+    name: Word
+    kind: KindName
+    base_url: Address | None = None
+    credentials: list[Secret] = []
+    timeouts: Timeouts = Timeouts()
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ProviderBlock:
+        kind = KINDS[self.kind]
+        if self.base_url is None and not kind.base_url:
+            raise ValueError(f"base_url is missing, and kind {self.kind} has no default")
+        if kind.needs_credential and not self.credentials:
+            raise ValueError(f"credentials are missing, and kind {self.kind} needs one")
+        return self
+
+
+class PriceBlock(Block):
+    """US dollars per million tokens."""
+
+    input: Amount
+    cached_input: Amount | None = None
+    cache_write: Amount | None = None
+    output: Amount | None = None
+
+
+class DeploymentBlock(Block):
+    """One model at one provider."""
+
+    name: Word
+    provider: str
+    model: Text
+    context_window: Tokens | None = None
+    max_output_tokens: Tokens | None = None
+    capabilities: list[Capability] | None = None
+    cost: PriceBlock
+
+
+class PlaceBlock(Block):
+    """A deployment's place in a model group."""
+
+    name: str
+    priority: Position = 1
+    weight: Position = 1
+
+
+class FallbacksBlock(Block):
+    """Other groups to try, by what went wrong."""
+
+    on_error: list[str] = []
+    on_context_window: list[str] = []
+    on_content_filter: list[str] = []
+
+
+class WhenBlock(Block):
+    """The conditions of a rule; all that are given must hold."""
+
+    plan: str | None = None
+    team: str | None = None
+    input_tokens_over: Count | None = None
+    needs: list[Capability] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> WhenBlock:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("must give a condition: plan, team, input_tokens_over or needs")
+        return self
+
+
+class RuleBlock(Block):
+    """Where requests go that fulfil ``when``: to another group, or to some deployments of this one."""
+
+    when: WhenBlock
+    use: str | None = None
+    deployments: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> RuleBlock:
+        if (self.use is None) == (self.deployments is None):
+            raise ValueError("must give either use (a group) or deployments (of this group)")
+        return self
+
+
+class GroupBlock(Block):
+    """A name that clients send as ``model``."""
+
+    name: Word
+    strategy: Strategy = "priority"
+    deployments: list[PlaceBlock] = []
+    fallbacks: FallbacksBlock = FallbacksBlock()
+    rules: list[RuleBlock] = []
+    price: PriceBlock | None = None
+
+
+class BudgetBlock(Block):
+    """US dollars a period."""
+
+    amount: Amount
+    period: Literal["day", "week", "month", "total"]
+    hard: bool = True
+    alert_at: list[Share] = []
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class QuotasBlock(Block):
+    """Limits. ``budget`` is one, or a list of some with different periods."""
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    concurrency: Count | None = None
+    budget: Annotated[list[BudgetBlock], BeforeValidator(_as_list)] = []
+
+    @field_validator("budget")
+    @classmethod
+    def _different_periods(cls, budgets: list[BudgetBlock]) -> list[BudgetBlock]:
+        if len({budget.period for budget in budgets}) < len(budgets):
+            raise ValueError("two budgets have the same period")
+        return budgets
+
+
+class PlanBlock(Block):
+    """What an organization gets by default."""
+
+    name: Slug
+    model_groups: list[str] | None = None
+    quotas: QuotasBlock = QuotasBlock()
+
+
+class UserBlock(Block):
+    """A member of an organization."""
+
+    email: Email
+    role: OrganizationRole = "member"
+    password: Secret | None = None
+    quotas: QuotasBlock = QuotasBlock()
+
+
+class TeamMemberBlock(Block):
+    """A member of a team."""
+
+    email: Email
+    role: TeamRole = "member"
+
+
+class KeyBlock(Block):
+    """An API key of a team."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    secret: Secret | None = None
+    owner: Email | None = None
+    expires_at: Moment | None = None
+    allowed_ips: list[Network] | None = None
+    model_groups: list[str] | None = None
+    quotas: QuotasBlock = QuotasBlock()
+
+    @field_validator("secret")
+    @classmethod
+    def _long_enough(cls, secret: str | None) -> str | None:
+        return None if secret is None else check_secret(secret)
+
+
+class TeamBlock(Block):
+    """A team of an organization."""
+
+    slug: Slug
+    name: Text
+    model_groups: list[str] | None = None
+    quotas: QuotasBlock = QuotasBlock()
+    members: list[TeamMemberBlock] = []
+    keys: list[KeyBlock] = []
+
+
+class OrganizationBlock(Block):
+    """A tenant."""
+
+    slug: Slug
+    name: Text
+    plan: str | None = None
+    time_zone: TimeZone = "UTC"
+    billing: Literal["prepaid", "postpaid"] = "postpaid"
+    credit_limit: Amount | None = None
+    balance: Amount | None = None
+    markup: Markup = Decimal(0)
+    model_groups: list[str] | None = None
+    quotas: QuotasBlock = QuotasBlock()
+    end_user_quotas: QuotasBlock = QuotasBlock()
+    users: list[UserBlock] = []
+    teams: list[TeamBlock] = []
+
+    @model_validator(mode="after")
+    def _terms(self) -> OrganizationBlock:
+        if self.billing == "prepaid" and self.credit_limit is not None:
+            raise ValueError("a prepaid organization never goes below zero, so it has no credit_limit")
+        return self
+
+
+class Configuration(Block):
+    """The whole file."""
+
+    providers: list[ProviderBlock] = []
+    deployments: list[DeploymentBlock] = []
+    model_groups: list[GroupBlock] = []
+    plans: list[PlanBlock] = []
+    organizations: list[OrganizationBlock] = []
+
+
+def _names_at(path: Path) -> list[str]:
+    """The fields known at ``path``, to suggest one for a misspelt name."""
+    block: type[Block] = Configuration
+    for part in path:
+        if isinstance(part, int) or part not in block.model_fields:
+            continue
+        found = _blocks_in(block.model_fields[part].annotation)
+        if not found:
+            return []
+        block = found[0]
+    return list(block.model_fields)
+
+
+def _blocks_in(annotation: Any) -> list[type[Block]]:
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        return [annotation]
+    return [block for each in getattr(annotation, "__args__", ()) for block in _blocks_in(each)]
+
+
+def _path(document: Document, location: tuple[int | str, ...]) -> Path:
+    """Pydantic's location as a path of the file, where one budget stands for a list of one."""
+    path: Path = ()
+    for part in location:
+        if path and path[-1] == "budget" and part == 0 and (*path, 0) not in document.lines:
+            continue
+        path = (*path, part)
+    return path
+
+
+def _message(error: Any, path: Path) -> str:
+    match error["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            near = get_close_matches(str(path[-1]), known := _names_at(path[:-1]), 1)
+            said = f"did you mean {near[0]}?" if near else f"the fields here are {', '.join(known)}"
+            return f"is not a known field; {said}"
+        case "value_error":
+            return str(error["msg"]).removeprefix("Value error, ")
+        case "model_type" | "model_attributes_type":
+            return "must be a mapping of fields"
+        case _:
+            said = str(error["msg"])
+            return (said[0].lower() + said[1:]).replace("input should be", "must be")
+
+
+def check(document: Document) -> tuple[Configuration | None, list[Problem]]:
+    """The document as a configuration; None and every problem if it is none."""
+    try:
+        return Configuration.model_validate(document.values), []
+    except ValidationError as error:
+        found = []
+        for each in error.errors(include_url=False, include_context=False, include_input=False):
+            path = _path(document, each["loc"])
+            found.append(document.problem(path, _message(each, path)))
+        return None, found

@@ -1,0 +1,293 @@
+"""The request list and the page of one request. Prompts are never kept, so never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Q
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import path
+from django_scopes import scopes_disabled
+
+from billing.access import names_of, usage_event, usage_page, visible_to
+from billing.charge_lines import explain
+from billing.models import Quota, UsageEvent
+from billing.money import plain
+from gateway.console.access import TenantRequest, requires
+from gateway.console.charts import Span, timeline
+from gateway.console.costs import chips, names_seen
+from gateway.templatetags.reports import milliseconds
+from gateway.usage_query import BadQuery, UsageQuery, presets, read, today
+from routing.models import ModelGroup
+from tenants.permissions import Permission
+
+PAGE = 50
+DAYS = 7
+STATUSES: dict[str, tuple[str, Q]] = {
+    "ok": ("Succeeded", Q(status__lt=400)),
+    "failed": ("All failures", Q(status__gte=400)),
+    "429": ("Refused by a limit (429)", Q(status=429)),
+    "4xx": ("Client errors (4xx)", Q(status__gte=400, status__lt=500)),
+    "5xx": ("Server errors (5xx)", Q(status__gte=500)),
+}
+# What each end means, in the words of the page.
+ENDS = {
+    "completed": ("Completed", "good", "The whole answer reached the client."),
+    "client_gone": ("Client left", "warn", "The client closed the connection before the end."),
+    "provider_error": ("Provider error", "bad", "Every provider that was tried failed."),
+    "timeout": ("Timeout", "bad", "The provider did not answer in time."),
+    "cut": (
+        "Cut off",
+        "bad",
+        "The provider's stream broke after its first content; what had arrived was passed on.",
+    ),
+    "refused": ("Refused", "warn", "This gateway refused the request before it reached a provider."),
+    "invalid": ("Invalid", "warn", "The request could not be served as it was."),
+    "interrupted": ("Interrupted", "bad", "The gateway itself stopped in the middle. You are not charged."),
+    "gateway_error": ("Gateway error", "bad", "A defect of the gateway. You are not charged."),
+}
+# Under this tag the data plane may name the limit that refused a request.
+REFUSED_BY = "weir.refused_by"
+RATES = ("requests_per_minute", "tokens_per_minute", "concurrency")
+
+
+def ending(event: UsageEvent) -> tuple[str, str, str]:
+    """How ``event`` ended: a word, the colour of its badge, a sentence."""
+    return ENDS.get(event.end_reason, (event.end_reason.replace("_", " ").capitalize(), "", ""))
+
+
+def cursor_of(event: UsageEvent) -> str:
+    """A place in the list: behind ``event``."""
+    return f"{event.started_at.isoformat()}~{event.request_id}"
+
+
+def place(parameters: Mapping[str, str]) -> tuple[datetime, str] | None:
+    """The place that ``cursor`` names; None for the beginning. Raises ``BadQuery``."""
+    text = parameters.get("cursor", "")
+    if not text:
+        return None
+    at, _, request_id = text.partition("~")
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        raise BadQuery("cursor: this is no place in the list.") from None
+    if moment.tzinfo is None or "\x00" in request_id:
+        raise BadQuery("cursor: this is no place in the list.")
+    return moment, request_id
+
+
+def _extra(parameters: Mapping[str, str]) -> tuple[Q, dict[str, str]]:
+    """The filters that only this list has: status and end. Raises ``BadQuery``."""
+    where, kept = Q(), dict[str, str]()
+    status, end = parameters.get("status", ""), parameters.get("end", "")
+    if status:
+        if status not in STATUSES:
+            raise BadQuery(f"status: use one of {', '.join(STATUSES)}.")
+        where &= STATUSES[status][1]
+        kept["status"] = status
+    if end:
+        if end not in ENDS:
+            raise BadQuery(f"end: use one of {', '.join(ENDS)}.")
+        where &= Q(end_reason=end)
+        kept["end"] = end
+    return where, kept
+
+
+@requires(Permission.VIEW_REQUESTS, Permission.VIEW_OWN_USAGE)
+def requests(request: TenantRequest) -> HttpResponse:
+    """``/o/<organization>/requests/``: newest first, with filters."""
+    tenant = request.tenant
+    organization, names = tenant.organization, names_of(tenant.organization)
+    visible = visible_to(tenant, Permission.VIEW_REQUESTS)
+    wanted = request.GET.get("id", "").replace("\x00", "").strip()[:64]
+    if wanted and usage_event(organization, wanted, visible) is not None:
+        return redirect("console:request", organization=organization.slug, request_id=wanted)
+    problem, extra, kept, after = "", Q(), dict[str, str](), None
+    try:
+        query = read(request.GET, organization, names, days=DAYS)
+        extra, kept = _extra(request.GET)
+        after = place(request.GET)
+    except BadQuery as error:
+        query, problem = (
+            read({}, organization, names, days=DAYS),
+            f"{error} All of the last {DAYS} days are shown.",
+        )
+    start, end = query.bounds
+    events = usage_page(
+        organization, start=start, end=end, where=visible & query.where & extra, after=after, size=PAGE + 1
+    )
+    more, events = len(events) > PAGE, events[:PAGE]
+    seen = names_seen(tenant, names)
+    return render(
+        request,
+        "console/requests/requests.html",
+        {
+            "rows": [
+                {
+                    "event": event,
+                    "end": ending(event),
+                    "team": names.team(event.team_id),
+                    "key": names.key(event.key_id),
+                    "user": event.end_user or names.member(event.member_id),
+                }
+                for event in events
+            ],
+            "wanted": wanted,
+            "problem": problem,
+            "query": query,
+            "parameters": query.parameters(**kept),
+            "presets": _presets(query, kept),
+            "chips": _chips(query, names, kept),
+            "kept": kept,
+            "teams": sorted(set(seen.teams.values())),
+            "keys": sorted(
+                ((str(pk), key.name, names.team(key.team_id)) for pk, key in seen.keys.items()),
+                key=lambda entry: (entry[2], entry[1]),
+            ),
+            "models": list(ModelGroup.objects.order_by("name").values_list("name", flat=True)),
+            "statuses": [(value, label) for value, (label, _) in STATUSES.items()],
+            "ends": [(value, label) for value, (label, _, _) in ENDS.items()],
+            "newer": f"?{query.parameters(**kept)}" if after else "",
+            "older": f"?{query.parameters(**kept, cursor=cursor_of(events[-1]))}" if more else "",
+            "narrowed": tenant.teams_with(Permission.VIEW_REQUESTS) is not None,
+        },
+    )
+
+
+def _presets(query: UsageQuery, kept: dict[str, str]) -> list[tuple[str, str, bool]]:
+    """Ranges of time: today and the usual ones."""
+    day = today(query.organization)
+    ranges = [("Today", day, day), *((label, first, last) for label, first, last in presets(day)[2:])]
+    return [
+        (
+            label,
+            query.parameters(**kept, **{"from": first.isoformat(), "to": last.isoformat()}),
+            (first, last) == (query.first, query.last),
+        )
+        for label, first, last in ranges
+    ]
+
+
+def _chips(query: UsageQuery, names: Any, kept: dict[str, str]) -> list[dict[str, str]]:
+    """Every filter in force, each with the query string without it."""
+    shown = chips(query, names, kept=kept)
+    for name, value in kept.items():
+        label = STATUSES[value][0] if name == "status" else ENDS[value][0]
+        without = query.parameters(**{other: text for other, text in kept.items() if other != name})
+        shown.append({"name": name.capitalize(), "value": label, "without": without})
+    return shown
+
+
+# --- One request ----------------------------------------------------------------------------------
+
+
+def attempts_of(event: UsageEvent) -> list[dict[str, Any]]:
+    """The attempts with what the page says of each."""
+    shown = []
+    for attempt in event.attempts:
+        reason = str(attempt.get("reason") or "")
+        status = attempt.get("status") or 0
+        good = reason in ("ok", "completed") or (not reason and 200 <= status < 300)
+        shown.append(
+            {
+                **attempt,
+                "reason": reason,
+                "status": status,
+                "css": "good" if good else "warn" if reason == "client_gone" else "bad",
+                "words": "Answered" if good else reason.replace("_", " ").capitalize() or "Failed",
+            }
+        )
+    return shown
+
+
+def _timeline(event: UsageEvent, attempts: list[dict[str, Any]]) -> str:
+    spans = []
+    for attempt in attempts:
+        name, length = str(attempt.get("deployment", "")), int(attempt.get("duration_ms") or 0)
+        title = f"{name}: {attempt['words']} after {milliseconds(length)}"
+        begun = int(attempt.get("started_ms") or 0)
+        spans.append(Span(begun, length, attempt.get("first_token_ms"), attempt["css"], title))
+    return timeline(
+        spans, event.duration_ms, label=f"{len(spans)} attempts over {milliseconds(event.duration_ms)}"
+    )
+
+
+def signed(amount: Decimal) -> str:
+    """A difference in US dollars, exact, with its sign."""
+    return f"{'-' if amount < 0 else '+'}${plain(abs(amount))}"
+
+
+def limits_on(event: UsageEvent) -> list[Quota]:
+    """The quotas that bind such a request today and may have refused it, widest first."""
+    metrics = {"rate_limit_exceeded": RATES, "insufficient_quota": ("budget",)}.get(event.error_code, ())
+    if not metrics:
+        return []
+    organization = event.organization
+    bound = (
+        Q(organization=organization, scope="organization")
+        | Q(organization=organization, scope="team", team_id=event.team_id)
+        | Q(organization=organization, scope="key", key_id=event.key_id)
+    )
+    if organization.plan_id is not None:
+        bound |= Q(organization__isnull=True, scope="plan", plan_id=organization.plan_id)
+    if event.member_id is not None:
+        bound |= Q(organization=organization, scope="member", member_id=event.member_id)
+    if event.end_user:
+        bound |= Q(organization=organization, scope="end_user", end_user__in=("", event.end_user))
+    # A plan's quotas belong to no organization; the condition names this one everywhere else.
+    with scopes_disabled():
+        quotas = list(Quota.objects.filter(bound, metric__in=metrics).order_by("pk"))
+    order = ("plan", "organization", "team", "member", "key", "end_user")
+    return sorted(quotas, key=lambda quota: (order.index(quota.scope), quota.metric, quota.pk))
+
+
+@requires(Permission.VIEW_REQUESTS, Permission.VIEW_OWN_USAGE)
+def request_detail(request: TenantRequest, *, request_id: str) -> HttpResponse:
+    """``/o/<organization>/requests/<request id>/``."""
+    tenant = request.tenant
+    event = usage_event(tenant.organization, request_id, visible_to(tenant, Permission.VIEW_REQUESTS))
+    if event is None:
+        raise Http404
+    names = names_of(tenant.organization)
+    attempts = attempts_of(event)
+    explanation = explain(event)
+    tags = {name: value for name, value in event.tags.items() if name != REFUSED_BY}
+    refused = event.end_reason == "refused"
+    return render(
+        request,
+        "console/requests/request.html",
+        {
+            "event": event,
+            "end": ending(event),
+            "team": names.team(event.team_id),
+            "key": names.key(event.key_id),
+            "key_hint": names.keys[event.key_id].hint if event.key_id in names.keys else "",
+            "member": names.member(event.member_id),
+            "attempts": attempts,
+            "timeline": _timeline(event, attempts),
+            "explanation": explanation,
+            "total_tokens": event.input_tokens
+            + event.cached_input_tokens
+            + event.cache_write_tokens
+            + event.output_tokens,
+            # What policy took off (or put on) what the tokens are worth.
+            "adjustment": signed(event.charge - explanation.worth),
+            "margin": event.charge - event.cost,
+            "markup_percent": event.markup * 100,
+            "refused_by": str(event.tags.get(REFUSED_BY, "")) if refused else "",
+            "limits": limits_on(event) if refused else [],
+            "wallet": refused and event.error_code == "insufficient_quota",
+            "tags": tags,
+            "same_key": f"key={event.key_id}",
+        },
+    )
+
+
+urlpatterns = [
+    path("", requests, name="requests"),
+    path("<str:request_id>/", request_detail, name="request"),
+]

@@ -1,0 +1,224 @@
+"""``manage.py shots``: pictures of every page of the console, and what each page weighs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from django.test.testcases import LiveServerThread
+from django.urls import NoReverseMatch, reverse
+
+from tenants.models import User
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from gateway.management.sample import Sample
+
+CHROMIUM = "/usr/bin/chromium"
+WIDE, NARROW = {"width": 1360, "height": 860}, {"width": 390, "height": 844}
+HEAVIEST = 150 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A picture: whose page at which address, dark or narrow, and the form to send first."""
+
+    name: str
+    url: str
+    person: str = ""
+    dark: bool = False
+    narrow: bool = False
+    fill: tuple[tuple[str, str], ...] = ()
+    submit: str = ""
+
+
+def shots_of(sample: Sample) -> Iterator[Shot]:
+    """Every page, full and empty; the main ones dark and narrow too."""
+    owner, acme, empty = sample.owner, sample.acme.slug, sample.empty.slug
+    login = reverse("account_login")
+    wrong = (("[name=login]", owner), ("[name=password]", "wrong"))
+    yield Shot("login", login)
+    yield Shot("login-dark", login, dark=True)
+    yield Shot("login-wrong", login, fill=wrong, submit="main button[type=submit]")
+    yield Shot("password-reset", reverse("account_reset_password"))
+    yield Shot("password-change", reverse("account_change_password"), owner)
+    yield Shot("two-factor", reverse("mfa_index"), owner)
+    yield Shot("sign-out", reverse("account_logout"), owner)
+    yield Shot("choose", "/", owner)
+    pages = {
+        name: reverse(f"console:{name}", args=[acme])
+        for name in ("overview", "keys", "key_new", "quotas", "members", "roles", "audit")
+    }
+    pages["key"] = reverse("console:key", args=[acme, sample.key.pk])
+    for name in ("costs", "requests"):
+        try:
+            pages[name] = reverse(f"console:{name}", args=[acme])
+        except NoReverseMatch:
+            continue
+    for name, url in pages.items():
+        yield Shot(name, url, owner)
+        yield Shot(f"{name}-dark", url, owner, dark=True)
+        yield Shot(f"{name}-narrow", url, owner, narrow=True)
+        if name not in {"key", "roles"}:
+            yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
+    key = [acme, sample.key.pk]
+    yield Shot("key-edit", reverse("console:key_edit", args=key), owner)
+    yield Shot("key-rotate", reverse("console:key_rotate", args=key), owner)
+    yield Shot("key-revoke", reverse("console:key_revoke", args=key), owner)
+    yield Shot("key-new-wrong", pages["key_new"], owner, fill=(("[name=name]", "search-backend"),), submit=".primary")
+    yield Shot("key-secret", pages["key_new"], owner, fill=(("[name=name]", "fresh-app"),), submit=".primary")
+    yield Shot("keys-none-match", f"{pages['keys']}?q=nothing", owner)
+    yield Shot("keys-all", f"{pages['keys']}?state=all", owner)
+    yield Shot("quotas-edit", f"{pages['quotas']}?edit=team-{sample.key.team_id}", owner)
+    yield Shot("quotas-edit-narrow", f"{pages['quotas']}?edit=team-{sample.key.team_id}", owner, narrow=True)
+    yield Shot("team", reverse("console:team", args=[acme, sample.key.team_id]), owner)
+    yield Shot("member-remove", reverse("console:member_remove", args=[acme, sample.key.owner_id]), owner)
+    yield Shot("overview-member", pages["overview"], sample.member)
+    yield Shot("quotas-member", pages["quotas"], sample.member)
+    yield Shot("keys-viewer", pages["keys"], sample.viewer)
+    yield Shot("forbidden", pages["audit"], sample.viewer)
+    yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
+
+
+@contextmanager
+def scratch_database() -> Iterator[None]:
+    """A database of its own beside the real one, made anew and removed in the end."""
+    real = settings.DATABASES["default"]["NAME"]
+    connection.settings_dict["TEST"]["NAME"] = f"shots_{real}"
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    try:
+        yield
+    finally:
+        connection.creation.destroy_test_db(real, verbosity=0)
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The console on a free port; yields its address."""
+    thread = LiveServerThread("127.0.0.1", StaticFilesHandler, connections_override={})
+    thread.daemon = True
+    thread.start()
+    thread.is_ready.wait()
+    if thread.error:
+        raise thread.error
+    try:
+        yield f"http://127.0.0.1:{thread.port}"
+    finally:
+        thread.terminate()
+
+
+def window(browser: Browser, base: str, shot: Shot, session: str | None) -> Page:
+    """A fresh window for ``shot``, with the session of its person."""
+    context = browser.new_context(
+        base_url=base,
+        viewport=NARROW if shot.narrow else WIDE,  # type: ignore[arg-type]  # a TypedDict of playwright's own
+        color_scheme="dark" if shot.dark else "light",
+        device_scale_factor=1,
+    )
+    if session is not None:
+        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": base}])
+    return context.new_page()
+
+
+def session_of(email: str) -> str:
+    """A session in which ``email`` is signed in, without hashing a password for every picture."""
+    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+    from django.contrib.sessions.backends.db import SessionStore
+
+    user = User.objects.get(email=email)
+    store = SessionStore()
+    store[SESSION_KEY] = str(user.pk)
+    store[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+    store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    store.save()
+    return str(store.session_key)
+
+
+class Command(BaseCommand):
+    """Takes the pictures."""
+
+    help = "Take pictures of every page of the console into var/shots, with sample data in a scratch database."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("names", nargs="*", help="only pictures whose name begins so")
+        parser.add_argument("--output", type=Path, default=settings.WEIR_DATA_DIR / "shots")
+        parser.add_argument("--browser", default=CHROMIUM, help="the Chromium to drive")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        if not Path(options["browser"]).exists():
+            raise CommandError(f"There is no {options['browser']}. Install Chromium, or name it with --browser.")
+        settings.DEBUG = False
+        settings.ALLOWED_HOSTS = ["127.0.0.1"]
+        settings.LOGGING_CONFIG = None
+        with scratch_database(), served() as base:
+            # The services need the app registry and the scratch database.
+            from gateway.management.sample import make_sample
+
+            settings.PUBLIC_URL = base
+            shots = [
+                shot
+                for shot in shots_of(make_sample())
+                if not options["names"] or shot.name.startswith(tuple(options["names"]))
+            ]
+            self.take(base, shots, options)
+
+    def take(self, base: str, shots: list[Shot], options: dict[str, Any]) -> None:
+        """Take ``shots``; complain of errors in the browser and of heavy pages."""
+        from playwright.sync_api import sync_playwright
+
+        output: Path = options["output"]
+        output.mkdir(parents=True, exist_ok=True)
+        problems: list[str] = []
+        # Playwright runs an event loop in this thread, so the database is asked before.
+        sessions = {shot.person: session_of(shot.person) for shot in shots if shot.person}
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=options["browser"], args=["--no-sandbox"])
+            for shot in shots:
+                page = window(browser, base, shot, sessions.get(shot.person))
+                problems += self.one(page, shot, output)
+            browser.close()
+        for problem in problems:
+            self.stderr.write(self.style.ERROR(problem))
+        if problems:
+            raise CommandError(f"{len(problems)} problems.")
+
+    def one(self, page: Page, shot: Shot, output: Path) -> list[str]:
+        """Take one picture; returns what is wrong with the page."""
+        problems: list[str] = []
+        weight = 0
+        page.on("pageerror", lambda error: problems.append(f"{shot.name}: {error}"))
+        page.on(
+            "console",
+            lambda line: problems.append(f"{shot.name}: {line.text}")
+            if line.type == "error" and "status of 4" not in line.text
+            else None,
+        )
+
+        def weigh(response: Any) -> None:
+            nonlocal weight
+            weight += len(response.body()) if response.status == 200 else 0
+
+        page.on("response", weigh)
+        page.goto(shot.url, wait_until="networkidle")
+        for selector, text in shot.fill:
+            page.fill(selector, text)
+        if shot.submit:
+            page.click(shot.submit)
+            page.wait_for_load_state("networkidle")
+        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            problems.append(f"{shot.name}: scrolls sideways")
+        page.screenshot(path=output / f"{shot.name}.png", full_page=True)
+        page.context.close()
+        if weight > HEAVIEST:
+            problems.append(f"{shot.name}: weighs {weight / 1024:.0f} KB, more than {HEAVIEST / 1024:.0f}")
+        self.stdout.write(f"{weight / 1024:6.0f} KB  {shot.name}")
+        return problems

@@ -1,0 +1,310 @@
+"""Two organizations to look at: one in full use, one just made. For pictures of the console."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db import connection, transaction
+from django.utils import timezone
+from django_scopes import scope
+
+from billing import ledger, partitions, reconcile, rollups
+from billing.calendars import period_bounds
+from billing.models import Budget, Lease, Quota
+from billing.money import rounded
+from billing.services.prices import set_price
+from billing.services.quotas import set_quota
+from billing.services.wallet import top_up, wallet
+from billing.settlement import Ended, settle
+from routing.services.deployments import create_deployment
+from routing.services.groups import Place, create_model_group
+from routing.services.providers import create_provider
+from tenants.models import ApiKey, Membership, Organization, Team
+from tenants.permissions import Role
+from tenants.services.keys import create_key, revoke_key, rotate_key
+from tenants.services.members import add_member
+from tenants.services.organizations import create_organization, create_plan
+from tenants.services.teams import create_team, set_team_member
+
+PASSWORD = "correct horse battery"  # noqa: S105 - of people who do not exist
+WORKER = UUID(int=1)
+# Model group, deployment, provider's model; US dollars per million tokens in and out.
+MODELS = (
+    ("fast", "gpt-small", "gpt-5.4-mini", "0.25", "2.00"),
+    ("quality", "sonnet", "claude-sonnet-5", "3.00", "15.00"),
+    ("long", "flash", "gemini-3-flash", "0.10", "0.40"),
+)
+HISTORY = timedelta(days=52)
+REQUESTS = 2600
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was made. Everybody's password is ``PASSWORD``."""
+
+    acme: Organization
+    empty: Organization
+    owner: str
+    member: str
+    viewer: str
+    newcomer: str
+    stranger: str
+    key: ApiKey
+
+
+def _routes() -> None:
+    provider = create_provider(
+        acting_user=None, name="simulator", kind="simulator", base_url="http://127.0.0.1:9/v1", credentials=["none"]
+    )
+    for group, name, model, price_in, price_out in MODELS:
+        deployment = create_deployment(
+            acting_user=None, name=name, provider=provider, model=model, context_window=400_000
+        )
+        set_price(acting_user=None, deployment=deployment, input=Decimal(price_in), output=Decimal(price_out))
+        create_model_group(acting_user=None, name=group, places=[Place(deployment)])
+
+
+def _people(organization: Organization) -> dict[str, Membership]:
+    roles = {
+        "ann": Role.OWNER,
+        "adam": Role.ADMIN,
+        "fiona.finance": Role.FINANCE,
+        "bob": Role.MEMBER,
+        "cleo.longname-of-support": Role.MEMBER,
+        "dan": Role.MEMBER,
+        "vera": Role.VIEWER,
+    }
+    return {
+        name: add_member(
+            acting_user=None, organization=organization, email=f"{name}@acme.example", role=role, password=PASSWORD
+        )
+        for name, role in roles.items()
+    }
+
+
+def _teams(organization: Organization, people: dict[str, Membership]) -> dict[str, Team]:
+    owner = people["ann"].user
+    made = {
+        slug: create_team(
+            acting_user=owner, organization=organization, slug=slug, name=name, model_groups=groups
+        )
+        for slug, name, groups in (
+            ("search", "Search", None),
+            ("support", "Customer support", ["fast", "long"]),
+            ("research", "Research", None),
+        )
+    }
+    for slug, name, role in (
+        ("search", "bob", Role.ADMIN),
+        ("search", "dan", Role.MEMBER),
+        ("support", "cleo.longname-of-support", Role.MEMBER),
+        ("support", "bob", Role.MEMBER),
+        ("research", "dan", Role.ADMIN),
+    ):
+        set_team_member(acting_user=owner, team=made[slug], membership=people[name], role=role)
+    return made
+
+
+def _keys(teams: dict[str, Team], people: dict[str, Membership]) -> list[ApiKey]:
+    now, owner = timezone.now(), people["ann"].user
+    wanted: list[tuple[str, str, str | None, int | None, list[str] | None]] = [
+        ("search", "search-backend", "bob", 400, None),
+        ("search", "search-indexer", None, 9, ["fast"]),
+        ("search", "bob-laptop", "bob", 60, None),
+        ("support", "support-bot", None, None, ["fast"]),
+        ("support", "ticket-summaries", "cleo.longname-of-support", 3, None),
+        ("research", "notebooks", "dan", 120, None),
+        ("research", "evaluation-runs-nightly", "dan", 365, ["quality", "long"]),
+    ]
+    made = []
+    for team, name, person, days, groups in wanted:
+        key, _ = create_key(
+            acting_user=owner,
+            team=teams[team],
+            name=name,
+            owner=people[person] if person else None,
+            expires_at=now + timedelta(days=days) if days else None,
+            model_groups=groups,
+            allowed_ips=["203.0.113.0/24", "198.51.100.7/32"] if name == "search-backend" else None,
+        )
+        made.append(key)
+    old, _ = create_key(acting_user=owner, team=teams["research"], name="prototype", owner=people["dan"])
+    revoke_key(acting_user=owner, key=old)
+    rotated, _ = create_key(acting_user=owner, team=teams["support"], name="mail-drafts")
+    successor, _ = rotate_key(acting_user=owner, key=rotated, overlap=timedelta(days=1))
+    return [*made, successor]
+
+
+def _limits(organization: Organization, teams: dict[str, Team], keys: list[ApiKey], people: dict[str, Membership]) -> None:
+    by = people["ann"].user
+    whole: list[tuple[str, Any, str, str, str]] = [
+        ("organization", organization, "requests_per_minute", "3000", ""),
+        ("organization", organization, "tokens_per_minute", "2000000", ""),
+        ("organization", organization, "concurrency", "200", ""),
+        ("organization", organization, "budget", "60.00", "month"),
+        ("end_user", organization, "budget", "1.00", "day"),
+        ("end_user", organization, "requests_per_minute", "30", ""),
+        ("team", teams["search"], "budget", "25.00", "month"),
+        ("team", teams["search"], "requests_per_minute", "1200", ""),
+        ("team", teams["support"], "budget", "10.00", "month"),
+        ("team", teams["support"], "budget", "1.50", "day"),
+        ("member", people["dan"], "budget", "40.00", "month"),
+        ("key", keys[0], "budget", "100.00", "total"),
+        ("key", keys[0], "requests_per_minute", "600", ""),
+        ("key", keys[0], "concurrency", "50", ""),
+        ("key", keys[3], "budget", "8.00", "month"),
+        ("key", keys[6], "budget", "14.00", "month"),
+    ]
+    for bound, target, metric, limit, period in whole:
+        set_quota(
+            acting_user=by, scope=bound, target=target, metric=metric, limit=Decimal(limit), period=period
+        )
+
+
+def _counters(organization: Organization, now: datetime) -> list[Budget]:
+    """The counters that workers would have made at the first request of each period."""
+    made = [wallet(organization)]
+    for quota in Quota.objects.filter(metric="budget").exclude(scope="end_user"):
+        start, end = period_bounds(quota.period, now, organization.time_zone)
+        budget = Budget(organization=organization, quota=quota, period_start=start, period_end=end, limit=quota.limit)
+        budget.save(force_insert=True)
+        made.append(budget)
+    return made
+
+
+def _binds(budget: Budget, key: ApiKey, at: datetime) -> bool:
+    quota = budget.quota
+    if at < budget.period_start:
+        return False
+    if quota is None or quota.scope == "organization":
+        return True
+    places = {"team": (quota.team_id, key.team_id), "key": (quota.key_id, key.pk), "member": (quota.member_id, key.owner_id)}
+    wanted, found = places[quota.scope]
+    return wanted == found
+
+
+def _records(organization: Organization, keys: list[ApiKey], budgets: list[Budget], now: datetime) -> list[dict[str, Any]]:
+    dice = random.Random(7)  # noqa: S311 - the same pictures every time
+    weights = [9, 4, 2, 7, 3, 4, 6, 1]
+    users = ["", "", "", "user-1841", "user-77", "user-2096", "anna.k", "tenant-42/ola"]
+    made = []
+    for number in range(REQUESTS):
+        key = dice.choices(keys, weights)[0]
+        allowed = [model for model in MODELS if key.model_groups is None or model[0] in key.model_groups]
+        group, deployment, model, price_in, price_out = dice.choice(allowed)
+        started = now - HISTORY * (dice.random() ** 1.3)
+        tokens_in, tokens_out = int(dice.lognormvariate(7.2, 0.9)), int(dice.lognormvariate(6.0, 0.9))
+        outcome = dice.random()
+        status, end_reason, code = (
+            (200, "completed", "")
+            if outcome < 0.955
+            else (429, "refused", "rate_limit_exceeded")
+            if outcome < 0.985
+            else (502, "provider_error", "provider_error")
+        )
+        if status != 200:
+            tokens_in = tokens_out = 0
+        cost = rounded((Decimal(price_in) * tokens_in + Decimal(price_out) * tokens_out) / 1_000_000)
+        duration = int(dice.lognormvariate(7.3, 0.6))
+        made.append(
+            {
+                "t": "end",
+                "request_id": f"req_{number:020d}",
+                "started_at": started.isoformat(),
+                "ended_at": (started + timedelta(milliseconds=duration)).isoformat(),
+                "organization_id": organization.pk,
+                "team_id": key.team_id,
+                "key_id": key.pk,
+                "member_id": key.owner_id,
+                "end_user": dice.choice(users),
+                "model_group": group,
+                "deployment": deployment,
+                "provider": "simulator",
+                "provider_model": model,
+                "endpoint": "chat/completions",
+                "streamed": dice.random() < 0.6,
+                "status": status,
+                "end_reason": end_reason,
+                "error_code": code,
+                "attempts": [],
+                "input_tokens": tokens_in,
+                "cached_input_tokens": 0,
+                "cache_write_tokens": 0,
+                "output_tokens": tokens_out,
+                "reasoning_tokens": tokens_out // 4,
+                "usage_source": "reported" if status == 200 else "none",
+                "cost": str(cost),
+                "charge": str(rounded(cost * Decimal("1.2"))),
+                "cost_price_id": None,
+                "charge_price_id": None,
+                "markup": "0.2",
+                "budget_ids": [budget.pk for budget in budgets if _binds(budget, key, started)],
+                "first_token_ms": min(duration, int(dice.lognormvariate(5.9, 0.5))),
+                "duration_ms": duration,
+                "tags": {},
+            }
+        )
+    return made
+
+
+def _use(organization: Organization, keys: list[ApiKey]) -> None:
+    now = datetime.now(UTC)
+    with transaction.atomic(), connection.cursor() as cursor:
+        for days in range(0, HISTORY.days + 28, 27):
+            partitions.ensure(cursor, now - timedelta(days=days))
+    budgets = _counters(organization, now)
+    records = _records(organization, keys, budgets, now)
+    connection.ensure_connection()
+    settle(connection.connection, [Ended(WORKER, record, orjson.dumps(record)) for record in records])
+    for budget in budgets[:3]:
+        Lease.objects.create(budget=budget, worker=WORKER, remaining=Decimal("0.75"))
+        Budget.objects.filter(pk=budget.pk).update(held=Decimal("0.75"))
+
+
+def make_sample() -> Sample:
+    """Fill an empty database through the services that the product itself uses."""
+    _routes()
+    plan = create_plan(acting_user=None, name="business")
+    set_quota(acting_user=None, scope="plan", target=plan, metric="requests_per_minute", limit=6000)
+    acme = create_organization(
+        acting_user=None,
+        slug="acme",
+        name="Acme Ltd",
+        time_zone="Europe/Berlin",
+        billing="prepaid",
+        markup=Decimal("0.2"),
+        plan=plan,
+    )
+    empty = create_organization(acting_user=None, slug="newco", name="Newco")
+    people = _people(acme)
+    top_up(acting_user=people["ann"].user, organization=acme, amount=Decimal(80), reference="invoice-2201")
+    newcomer = add_member(
+        acting_user=None, organization=empty, email="nina@newco.example", role=Role.OWNER, password=PASSWORD
+    )
+    add_member(acting_user=None, organization=empty, email="ann@acme.example", role=Role.VIEWER)
+    with scope(organization=acme):
+        teams = _teams(acme, people)
+        keys = _keys(teams, people)
+        _limits(acme, teams, keys, people)
+        _use(acme, keys)
+    while rollups.refresh():
+        pass
+    while ledger.post_usage():
+        pass
+    reconcile.record(reconcile.compare())
+    return Sample(
+        acme=acme,
+        empty=empty,
+        owner=people["ann"].user.email,
+        member=people["bob"].user.email,
+        viewer=people["vera"].user.email,
+        newcomer=newcomer.user.email,
+        stranger="",
+        key=keys[0],
+    )

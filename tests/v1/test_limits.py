@@ -1,0 +1,166 @@
+"""Quotas that refuse: the message, the headers, and that nothing reached the provider."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+import openai
+import pytest
+from django_scopes import scope
+
+from billing.models import Budget
+from billing.services.quotas import set_quota
+from billing.services.wallet import top_up
+from tests.simulator.server import wait_until
+from tests.stack import Stack, Tenant
+from tests.v1.conftest import books_balance, events
+
+ASK: list[Any] = [{"role": "user", "content": "one two three"}]
+
+
+def ask(tenant: Tenant, **more: Any) -> Any:
+    return tenant.client().chat.completions.with_raw_response.create(
+        **{"model": "sim-small", "messages": ASK, "max_tokens": 10, **more}
+    )
+
+
+@pytest.mark.parametrize("scope_name", ["organization", "team", "key", "member"])
+def test_requests_per_minute_hold_on_every_scope(stack: Stack, slug: str, scope_name: str) -> None:
+    tenant = stack.tenant(slug, quotas=[(scope_name, "requests_per_minute", "2", "")])
+    first = ask(tenant)
+    assert first.headers["x-ratelimit-limit-requests"] == "2"
+    assert first.headers["x-ratelimit-remaining-requests"] == "1"
+    ask(tenant)
+    with pytest.raises(openai.RateLimitError) as caught:
+        ask(tenant)
+    assert caught.value.code == "rate_limit_exceeded"
+    assert "2 requests per minute" in str(caught.value)
+    assert "a limit of this gateway" in str(caught.value)
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+    refused = events(tenant)[-1]
+    assert (refused.end_reason, refused.status, refused.charge, refused.attempts) == ("refused", 429, 0, [])
+    books_balance(tenant)
+
+
+def test_a_spent_budget_is_a_429_that_forbids_retries_and_names_the_budget(stack: Stack, slug: str) -> None:
+    # A request reserves at most its bytes x 2.00 and 10 x 8.00 per million, and costs 0.000086.
+    tenant = stack.tenant(slug, quotas=[("key", "budget", "0.0005", "day")])
+    for _ in range(2):
+        ask(tenant)
+    with pytest.raises(openai.RateLimitError) as caught:
+        for _ in range(10):
+            ask(tenant)
+    assert caught.value.code == "insufficient_quota"
+    assert caught.value.type == "insufficient_quota"
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert "$0.0005 per day of key key" in str(caught.value)
+    assert "resets at" in str(caught.value)
+    done = [event for event in events(tenant) if event.end_reason == "completed"]
+    assert sum(event.charge for event in done) <= Decimal("0.0005")
+    books_balance(tenant)
+
+
+def test_a_raised_budget_lets_the_next_request_through(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug, quotas=[("team", "budget", "0.0000001", "month")])
+    with pytest.raises(openai.RateLimitError):
+        ask(tenant)
+    set_quota(
+        acting_user=None, scope="team", target=tenant.team, metric="budget", limit=Decimal(1), period="month"
+    )
+
+    def passes() -> bool:
+        try:
+            ask(tenant)
+        except openai.RateLimitError:
+            return False
+        return True
+
+    wait_until(passes, 2)
+    books_balance(tenant)
+
+
+def test_a_prepaid_organization_without_money_is_refused_until_it_tops_up(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug, billing="prepaid")
+    with pytest.raises(openai.RateLimitError, match="balance of organization"):
+        ask(tenant)
+    top_up(acting_user=None, organization=tenant.organization, amount=Decimal("1"), reference=f"test:{slug}")
+
+    def passes() -> bool:
+        try:
+            ask(tenant)
+        except openai.RateLimitError:
+            return False
+        return True
+
+    wait_until(passes, 2)
+    books_balance(tenant)
+
+
+def test_each_end_user_has_the_default_budget_from_the_first_request(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug, quotas=[("end_user", "budget", "0.0004", "day")])
+    with pytest.raises(openai.RateLimitError, match="this end user"):
+        for _ in range(10):
+            ask(tenant, user="ada")
+    ask(tenant, user="bob")
+    with scope(organization=tenant.organization):
+        subjects = set(Budget.objects.filter(quota__isnull=False).values_list("subject", flat=True))
+    assert subjects == {"ada", "bob"}
+    books_balance(tenant)
+
+
+def test_a_soft_budget_counts_and_never_refuses(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug)
+    set_quota(
+        acting_user=None,
+        scope="key",
+        target=tenant.key,
+        metric="budget",
+        limit=Decimal("0.00001"),
+        period="day",
+        hard=False,
+    )
+    for _ in range(3):
+        ask(tenant)
+    events(tenant)
+    with scope(organization=tenant.organization):
+        assert Budget.objects.get(quota__isnull=False).spent == 3 * Decimal("0.000086")
+    books_balance(tenant)
+
+
+def test_concurrency_is_given_back_when_a_request_ends(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug, quotas=[("key", "concurrency", "1", "")])
+    for _ in range(3):
+        ask(tenant)
+    slow: list[Any] = [{"role": "user", "content": "pace_ms=100"}]
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(ask, tenant, messages=slow, user=slug)
+        wait_until(lambda: bool(stack.simulator.log(slug)))
+        with pytest.raises(openai.RateLimitError, match="1 requests at a time"):
+            ask(tenant)
+        running.result()
+    ask(tenant)
+    books_balance(tenant)
+
+
+def test_parallel_requests_never_overdraw_a_hard_budget(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug, quotas=[("team", "budget", "0.01", "total")])
+
+    def one(number: int) -> bool:
+        try:
+            ask(tenant, max_tokens=10 + number % 40, messages=[{"role": "user", "content": "words=60"}])
+        except openai.RateLimitError as error:
+            assert error.code == "insufficient_quota"
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        answered = list(pool.map(one, range(150)))
+    done = [event for event in events(tenant) if event.end_reason == "completed"]
+    assert len(done) == sum(answered)
+    total = sum(event.charge for event in done)
+    assert total <= Decimal("0.01")
+    # An answer costs 0.000242 on average: most of the budget is used.
+    assert total >= Decimal("0.009")
+    books_balance(tenant)
