@@ -256,7 +256,8 @@ def running_stack(directory: Path, workers: int = 2) -> Iterator[Stack]:
         stack = Stack(
             f"http://127.0.0.1:{free_port()}", data_dir, simulator, environment_for(data_dir), workers
         )
-        if not Provider.objects.filter(name="simulator").exists():
+        before = Provider.objects.filter(name="simulator").values_list("base_url", flat=True).first()
+        if before is None:
             Provider.objects.create(
                 name="simulator",
                 kind="simulator",
@@ -274,3 +275,6 @@ def running_stack(directory: Path, workers: int = 2) -> Iterator[Stack]:
             yield stack
         finally:
             stack.stop()
+            if before is not None:
+                # Another stack on this database goes on with its own simulator.
+                Provider.objects.filter(name="simulator").update(base_url=before)

@@ -38,6 +38,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def heard(task: asyncio.Task[Any]) -> None:
+    """Take note of a task's failure, since all who waited for it may have gone."""
+    if not task.cancelled():
+        task.exception()
+
+
 class LeaseBook:
     """The leases of one worker process. Use it from one event loop.
 
@@ -182,7 +188,7 @@ class LeaseBook:
             if task is None:
                 task = asyncio.create_task(self._load(place, rule, end))
                 self._finding[place] = task
-                task.add_done_callback(lambda done: self._found(place, done))
+                task.add_done_callback(heard)
             account = await asyncio.shield(task)
         else:
             account.period, account.time_zone, account.end = rule.period, rule.time_zone, end
@@ -192,17 +198,15 @@ class LeaseBook:
                 self._current[key] = account
         return account
 
-    def _found(self, place: tuple[Key, datetime], task: asyncio.Task[Account | None]) -> None:
-        del self._finding[place]
-        if not task.cancelled():
-            task.exception()  # Whoever waits has it; nobody may be left to.
-
     async def _load(
         self, place: tuple[Key, datetime], rule: BudgetRule, end: datetime | None
     ) -> Account | None:
         (_, _, subject), start = place
-        async with self._link.connection() as connection:
-            row = await rows.find_or_make(connection, rule, subject, start, end)
+        try:
+            async with self._link.connection() as connection:
+                row = await rows.find_or_make(connection, rule, subject, start, end)
+        finally:
+            del self._finding[place]
         if row is None:
             return None
         account = Account(row.id, rule, start, end)
@@ -229,14 +233,17 @@ class LeaseBook:
     async def _alone(self, account: Account, change: Coroutine[Any, Any, None]) -> None:
         """Run the one change of the lease at a time. A task of its own: what it moves must not get lost
         with a request that is cancelled."""
-        task = account.refilling = asyncio.create_task(change)
-        task.add_done_callback(lambda done: self._refilled(account, done))
-        await asyncio.shield(task)
 
-    def _refilled(self, account: Account, task: asyncio.Task[None]) -> None:
-        account.refilling = None
-        if not task.cancelled():
-            task.exception()
+        async def change_alone() -> None:
+            try:
+                await change
+            finally:
+                # Not in a callback: until that ran, a newcomer would wait for what is over, for ever.
+                account.refilling = None
+
+        task = account.refilling = asyncio.create_task(change_alone())
+        task.add_done_callback(heard)
+        await asyncio.shield(task)
 
     async def _grant(self, account: Account, amount: Decimal) -> None:
         """Lease what ``amount`` lacks, and a slice ahead of need. Notes a refusal in the account."""

@@ -83,7 +83,7 @@ class _Reader:
             self._problem(node, path, f"the tag {node.tag} is not known here")
             return None
         try:
-            value = self._scalars.construct_object(node)  # type: ignore[no-untyped-call]  # the stubs leave it out
+            value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             self._problem(node, path, f"cannot be read: {str(error).splitlines()[0]}")
             return None
@@ -118,7 +118,7 @@ def read(text: str, file: str, environment: Mapping[str, str]) -> tuple[Document
         try:
             node = loader.get_single_node()
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]  # the stubs leave it out
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0

@@ -119,12 +119,12 @@ def _bar(
         bottom -= size
         parts.append(
             format_html(
-                '<rect class="{}" x="{}" y="{:.1f}" width="{}" height="{:.1f}" rx="1"/>',
+                '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="1"/>',
                 colours[place % len(colours)],
                 _percent((number + (1 - width) / 2) / count),
-                bottom,
+                f"{bottom:.1f}",
                 _percent(width / count),
-                size,
+                f"{size:.1f}",
             )
         )
     area = format_html(

@@ -171,15 +171,16 @@ def meter(
     spent = min(share(used or 0, limit) or Decimal(0), Decimal(100))
     reserved = min(share(held or 0, limit) or Decimal(0), Decimal(100) - spent)
     level = "bad" if spent >= 100 else "warn" if spent >= 80 else ""
+    drawn = f"{spent:.2f}"
     return format_html(
-        '<svg class="meter {} {}" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="{:.0f}% used">'
-        '<rect width="{:.2f}" height="6"/><rect class="held" x="{:.2f}" width="{:.2f}" height="6"/></svg>',
+        '<svg class="meter {} {}" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="{}% used">'
+        '<rect width="{}" height="6"/><rect class="held" x="{}" width="{}" height="6"/></svg>',
         level,
         css,
-        spent,
-        spent,
-        spent,
-        reserved,
+        f"{spent:.0f}",
+        drawn,
+        drawn,
+        f"{reserved:.2f}",
     )
 
 

@@ -13,19 +13,25 @@ from billing.money import EXACT, plain
 register = template.Library()
 
 MICRO = Decimal("0.000001")
+CENT = Decimal("0.01")
 
 
 @register.simple_tag
 def cents(amount: Decimal) -> SafeString:
-    """US dollars to the sixth place, what is below a cent paler; the exact amount is in the title."""
+    """US dollars to the sixth place; the exact amount is in the title.
+
+    What is below a cent is paler, unless it is all there is.
+    """
     shown = amount.quantize(MICRO, rounding=ROUND_HALF_EVEN, context=EXACT)
     sign = "-" if shown < 0 else ""
     text = f"{abs(shown):,.6f}"
+    paler = "" if 0 < abs(amount) < CENT else "below-cent"
     return format_html(
-        '<span class="money" title="${}">{}${}<span class="below-cent">{}</span></span>',
+        '<span class="money" title="${}">{}${}<span class="{}">{}</span></span>',
         plain(amount),
         sign,
         text[:-4],
+        paler,
         text[-4:],
     )
 

@@ -489,6 +489,21 @@ def test_a_refusal_is_remembered_for_a_moment_and_a_raised_limit_is_seen_after_i
     run(scenario)
 
 
+def test_a_newcomer_does_not_wait_for_a_grant_that_is_over(house: House) -> None:
+    """Requests that arrive in every turn of the loop while grants come and go all get through."""
+    budget_rule = house.quota("1000")
+
+    async def scenario(pool: AsyncConnectionPool[Any]) -> None:
+        book = LeaseBook(pool, uuid4())
+        waiting = []
+        for _ in range(2000):
+            waiting.append(asyncio.create_task(book.reserve([budget_rule], "", D("0.4"), NOON)))
+            await asyncio.sleep(0)
+        assert len(await asyncio.gather(*waiting)) == 2000
+
+    run(scenario)
+
+
 def test_a_crowd_of_requests_makes_one_database_call(house: House) -> None:
     budget_rule = house.quota("1000")
 
@@ -550,8 +565,9 @@ def test_a_cancelled_request_loses_no_money(house: House) -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            (ended,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(ended, Reservation):
+                ended.release()  # It was faster.
         await book.reserve([budget_rule], "", D(1), NOON)
 
     run(scenario)
@@ -652,7 +668,7 @@ def test_a_pool_without_autocommit_does_as_well(house: House) -> None:
 
 
 WORKER_PROGRAM = """
-import asyncio, random, sys, faulthandler; faulthandler.dump_traceback_later(25, exit=True)
+import asyncio, random, sys
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID

@@ -194,7 +194,7 @@ class Command(BaseCommand):
     def one(self, page: Page, shot: Shot, output: Path) -> list[str]:
         """Take one picture; returns what is wrong with the page."""
         problems: list[str] = []
-        weight = 0
+        answers: list[Any] = []
         page.on("pageerror", lambda error: problems.append(f"{shot.name}: {error}"))
         page.on(
             "console",
@@ -202,13 +202,9 @@ class Command(BaseCommand):
             if line.type == "error" and "status of 4" not in line.text
             else None,
         )
-
-        def weigh(response: Any) -> None:
-            nonlocal weight
-            weight += len(response.body()) if response.status == 200 else 0
-
-        page.on("response", weigh)
+        page.on("response", lambda answer: answers.append(answer))
         page.goto(shot.url, wait_until="networkidle")
+        weight = sum(len(answer.body()) for answer in answers if answer.status == 200)
         for selector, text in shot.fill:
             page.fill(selector, text)
         if shot.submit:

@@ -1,0 +1,86 @@
+"""A change reaches each of two workers within a second, without a restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pytest_django.plugin import DjangoDbBlocker
+
+from routing.models import Deployment, GroupDeployment
+from tenants.services.keys import create_key, revoke_key
+from tests.stack import Stack, Tenant, running_stack
+
+WITHIN = 1.0
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.fixture(scope="module")
+def two_servers(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[str]]:
+    """Addresses of two workers, each a server of its own, so that a test knows which it asks."""
+    directory = tmp_path_factory.mktemp("other")
+    other = Stack(stack.url, directory, stack.simulator, {**stack.environment, "WEIR_DATA_DIR": str(directory)}, 1)
+    from tests.stack import free_port
+
+    servers = []
+    for _ in range(2):
+        each = Stack(f"http://127.0.0.1:{free_port()}", directory, stack.simulator, other.environment, 1)
+        each.start_server()
+        servers.append(each)
+    other.start_shipper()
+    yield [each.url for each in servers]
+    for each in servers:
+        each.stop()
+    other.stop()
+
+
+def ask(url: str, secret: str, model: str) -> httpx.Response:
+    return httpx.post(
+        f"{url}/v1/chat/completions", json={"model": model, **ASK}, headers={"Authorization": f"Bearer {secret}"}
+    )
+
+
+def test_a_revoked_key_is_refused_by_both_workers(two_servers: list[str], stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug)
+    key, secret = create_key(acting_user=None, team=tenant.team, name="short")
+    # Both workers know the key.
+    assert [ask(url, secret, "sim-small").status_code for url in two_servers] == [200, 200]
+    revoke_key(acting_user=None, key=key)
+    time.sleep(WITHIN)
+    assert [ask(url, secret, "sim-small").status_code for url in two_servers] == [401, 401]
+
+
+def test_a_switched_deployment_answers_on_both_workers(two_servers: list[str], stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug)
+    group = stack.group(slug, "sim-small", "sim-large")
+    time.sleep(WITHIN)
+    assert answering(two_servers, tenant, slug) == ["sim-small", "sim-small"]
+    second = Deployment.objects.get(name=f"{slug}-1-sim-large")
+    GroupDeployment.objects.filter(group=group).exclude(deployment=second).update(weight=0)
+    time.sleep(WITHIN)
+    assert answering(two_servers, tenant, slug) == ["sim-large", "sim-large"]
+
+
+def test_a_new_quota_binds_on_both_workers(two_servers: list[str], stack: Stack, slug: str) -> None:
+    from decimal import Decimal
+
+    from billing.services.quotas import set_quota
+
+    tenant = stack.tenant(slug)
+    assert [ask(url, tenant.secret, "sim-small").status_code for url in two_servers] == [200, 200]
+    set_quota(
+        acting_user=None, scope="key", target=tenant.key, metric="budget", limit=Decimal("0.0000001"), period="day"
+    )
+    time.sleep(WITHIN)
+    assert [ask(url, tenant.secret, "sim-small").status_code for url in two_servers] == [429, 429]
+
+
+def answering(urls: list[str], tenant: Tenant, group: str) -> list[str]:
+    """The provider's model that answers at each address."""
+    return [ask(url, tenant.secret, group).json()["model"] for url in urls]
