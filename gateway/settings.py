@@ -155,6 +155,10 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASE_URL: str = env.str("DATABASE_URL", default="postgresql://127.0.0.1:1/unset")
 DATABASES = {"default": env.db_url_config(DATABASE_URL)}
 DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
+# A socket's directory arrives among the options; where it belongs, Django's own tools find it too.
+DATABASES["default"]["HOST"] = (
+    DATABASES["default"].get("OPTIONS", {}).pop("host", None) or DATABASES["default"]["HOST"]
+)
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=0)
 DATABASES["default"]["ATOMIC_REQUESTS"] = False
 # REDIS_URL: rate limits and Celery's broker. Unset, manage.py starts an embedded one.

@@ -170,7 +170,13 @@ class Stack:
         )
         team = create_team(acting_user=None, organization=org, slug="team", name="Team")
         key, secret = create_key(acting_user=None, team=team, name="key", owner=owner)
-        targets: dict[str, Any] = {"organization": org, "team": team, "key": key, "member": owner, "end_user": org}
+        targets: dict[str, Any] = {
+            "organization": org,
+            "team": team,
+            "key": key,
+            "member": owner,
+            "end_user": org,
+        }
         for scope, metric, limit, period in quotas:
             set_quota(
                 acting_user=None,

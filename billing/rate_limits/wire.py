@@ -103,7 +103,13 @@ class Wire:
             raise RedisAway
         answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._put(Call(packed, answer, abandoned))
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # The answer can be here already, and the caller still not hear it.
+            if not answer.cancelled() and answer.exception() is None:
+                abandoned(answer.result())
+            raise
 
     def tell(self, packed: bytes) -> None:
         """Send a call without waiting for it to be done; lost while Redis is away."""

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import re
+
 from django.db.models import Q
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.utils.dateparse import parse_datetime
 
+from billing.services.quotas import RATE_METRICS
 from gateway.console.access import TenantRequest, requires
+from gateway.templatetags.console import moment
 from tenants.models import AuditEntry
 from tenants.permissions import Permission
 
 PAGE = 50
+METRICS = frozenset(RATE_METRICS)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+
+
+# Names of rows as people say them, where the model's own name is none.
+KINDS = {
+    "apikey": "Key",
+    "membership": "Member",
+    "ledgertransaction": "Posting",
+    "modelgroup": "Model group",
+}
+
+
+def kind_name(target_type: str) -> str:
+    """What a changed row is, in words."""
+    return KINDS.get(target_type, target_type.capitalize())
 
 
 def readable(detail: dict[str, object]) -> list[tuple[str, str]]:
-    """The detail of an entry as names and words: ``("limit", "5 → 10")``."""
+    """The detail of an entry as names and words, ``("limit", "5 → 10")``; what says nothing is left out."""
     lines = []
     for name, value in detail.items():
         if isinstance(value, dict) and set(value) == {"from", "to"}:
             words = f"{_words(value['from'])} → {_words(value['to'])}"
+        elif value is None or value == "" or value == []:
+            continue
         else:
             words = _words(value)
         lines.append((name.replace("_", " "), words))
@@ -26,10 +49,16 @@ def readable(detail: dict[str, object]) -> list[tuple[str, str]]:
 
 
 def _words(value: object) -> str:
+    """A value as people write it; a time in the current time zone."""
     if value is None or value == "":
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(map(_words, value)) or "none"
+    if isinstance(value, str):
+        time = parse_datetime(value) if TIME.match(value) else None
+        return moment(time) if time is not None else value.replace("_", " ") if value in METRICS else value
     return str(value)
 
 
@@ -48,16 +77,15 @@ def audit(request: TenantRequest) -> HttpResponse:
     before = request.GET.get("before", "")
     if before.isdecimal():
         entries = entries.filter(pk__lt=int(before))
+    kinds = AuditEntry.objects.order_by("target_type").values_list("target_type", flat=True).distinct()
     found = list(entries[: PAGE + 1])
     shown = found[:PAGE]
     return render(
         request,
         "console/audit/page.html",
         {
-            "entries": [(entry, readable(entry.detail)) for entry in shown],
-            "kinds": AuditEntry.objects.order_by("target_type")
-            .values_list("target_type", flat=True)
-            .distinct(),
+            "entries": [(entry, kind_name(entry.target_type), readable(entry.detail)) for entry in shown],
+            "kinds": [(one, kind_name(one)) for one in kinds],
             "search": search,
             "kind": kind,
             "before": before,

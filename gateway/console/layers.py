@@ -149,8 +149,8 @@ def _key(tenant: TenantAccess, key: ApiKey, quotas: list[Quota], counters: Count
     return counters.fill(layer, _of(quotas, "key", key_id=key.pk), visible=True)
 
 
-def _member(member: Membership, quotas: list[Quota], counters: Counters) -> Layer:
-    layer = Layer("member", member.user.email, member)
+def _member(tenant: TenantAccess, member: Membership, quotas: list[Quota], counters: Counters) -> Layer:
+    layer = Layer("member", member.user.email, member, editable=tenant.may(Permission.MANAGE_QUOTAS))
     return counters.fill(layer, _of(quotas, "member", member_id=member.pk), visible=True)
 
 
@@ -160,7 +160,7 @@ def binding(tenant: TenantAccess, key: ApiKey, at: datetime) -> list[Layer]:
     found = _shared(tenant, quotas, counters)
     found.append(_team(tenant, key.team, quotas, counters))
     if key.owner is not None:
-        found.append(_member(key.owner, quotas, counters))
+        found.append(_member(tenant, key.owner, quotas, counters))
     found.append(_key(tenant, key, quotas, counters))
     return [layer for layer in found if not layer.empty]
 
@@ -192,20 +192,33 @@ def all_layers(tenant: TenantAccess, at: datetime, *, also: str = "") -> Layers:
     shown_members = {quota.member_id for quota in quotas if quota.member_id is not None}
     if not everywhere:
         shown_members &= {tenant.membership.pk}
+    scope, _, number = also.partition("-")
+    if scope == "member" and number.isdecimal():
+        shown_members.add(int(number))
     members = Membership.objects.select_related("user").filter(pk__in=shown_members).order_by("user__email")
     wallet = None
     if tenant.may(Permission.VIEW_MONEY):
         wallet = Budget.objects.filter(quota__isnull=True, subject="").first()
     end_users = counters.fill(
-        Layer("end_user", "Each end user"), _of(quotas, "end_user", end_user=""), visible=False
+        Layer("end_user", "Each end user", editable=tenant.may(Permission.MANAGE_QUOTAS)),
+        _of(quotas, "end_user", end_user=""),
+        visible=False,
     )
     return Layers(
         _shared(tenant, quotas, counters),
         [(_team(tenant, team, quotas, counters), by_team.get(team.pk, [])) for team in teams],
-        [_member(member, quotas, counters) for member in members],
+        [_member(tenant, member, quotas, counters) for member in members],
         end_users,
         wallet,
     )
+
+
+def limitable_members(tenant: TenantAccess) -> list[Membership]:
+    """Members without a limit of their own, if this person may give them one."""
+    if not tenant.may(Permission.MANAGE_QUOTAS):
+        return []
+    members = Membership.objects.select_related("user").exclude(quotas__isnull=False)
+    return list(members.order_by("user__email"))
 
 
 def limitable_keys(tenant: TenantAccess, at: datetime) -> list[ApiKey]:

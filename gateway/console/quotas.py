@@ -5,21 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
 from billing.models import Quota
 from billing.services import quotas as services
 from gateway.console import keyring, layers
-from gateway.console.access import TenantRequest, requires
+from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.forms import Limits
 from tenants.access import TenantAccess
-from tenants.models import ApiKey, Organization, Team, User
+from tenants.models import ApiKey, Membership, Organization, Team, User
 from tenants.permissions import Permission
+
+# A longer number is no row's, and PostgreSQL would refuse it.
+LONGEST_NUMBER = 18
 
 
 def _page(request: TenantRequest, edited: str, form: Limits | None) -> HttpResponse:
@@ -33,51 +35,52 @@ def _page(request: TenantRequest, edited: str, form: Limits | None) -> HttpRespo
             "edited": edited,
             "form": form,
             "free_keys": layers.limitable_keys(request.tenant, now),
+            "free_members": layers.limitable_members(request.tenant),
             "now": now,
         },
         status=422 if form is not None and form.is_bound else 200,
     )
 
 
-def editable_target(tenant: TenantAccess, anchor: str) -> Organization | Team | ApiKey:
-    """What ``organization``, ``team-3`` or ``key-17`` names.
+Target = Organization | Team | ApiKey | Membership
+
+
+def editable(tenant: TenantAccess, anchor: str) -> tuple[str, Target]:
+    """The scope and target that an anchor such as ``organization``, ``team-3`` or ``key-17`` names.
 
     Raises Http404 where it is unknown or not to be seen, PermissionDenied where its limits are not
     this person's to set.
     """
     scope, _, number = anchor.partition("-")
-    if anchor == "organization":
-        if not tenant.may(Permission.MANAGE_QUOTAS):
-            raise PermissionDenied
-        return tenant.organization
-    if not number.isdecimal():
+    if anchor in {"organization", "end_user"}:
+        demand(tenant, Permission.MANAGE_QUOTAS)
+        return anchor, tenant.organization
+    if not number.isdecimal() or len(number) > LONGEST_NUMBER:
         raise Http404
-    found: Team | ApiKey | None = None
     if scope == "team":
-        found = Team.objects.filter(pk=int(number)).first()
-    elif scope == "key":
-        found = keyring.visible_keys(tenant).filter(pk=int(number)).first()
-    if found is None:
-        raise Http404
-    if not tenant.may(Permission.MANAGE_QUOTAS, found.team_id if isinstance(found, ApiKey) else found):
-        raise PermissionDenied
-    return found
+        team = get_object_or_404(Team.objects.all(), pk=int(number))
+        demand(tenant, Permission.MANAGE_QUOTAS, team)
+        return scope, team
+    if scope == "key":
+        key = get_object_or_404(keyring.visible_keys(tenant), pk=int(number))
+        demand(tenant, Permission.MANAGE_QUOTAS, key.team)
+        return scope, key
+    if scope == "member":
+        demand(tenant, Permission.MANAGE_QUOTAS)
+        return scope, get_object_or_404(Membership.objects.select_related("user"), pk=int(number))
+    raise Http404
 
 
-def quotas_of(target: Organization | Team | ApiKey) -> list[Quota]:
+def quotas_of(scope: str, target: Target) -> list[Quota]:
     """The limits set directly on ``target``."""
-    if isinstance(target, Team):
-        return list(Quota.objects.filter(scope="team", team=target))
-    if isinstance(target, ApiKey):
-        return list(Quota.objects.filter(scope="key", key=target))
-    return list(Quota.objects.filter(scope="organization"))
+    place = {} if isinstance(target, Organization) else {scope: target}
+    return list(Quota.objects.filter(scope=scope, end_user="", **place))
 
 
 @transaction.atomic
-def save_limits(acting_user: User, target: Organization | Team | ApiKey, form: Limits) -> None:
+def save_limits(acting_user: User, scope: str, target: Target, form: Limits) -> None:
     """Make the limits of ``target`` those of the form: set what is filled in, remove what is not."""
-    scope = {Team: "team", ApiKey: "key", Organization: "organization"}[type(target)]
-    existing = {(quota.metric, quota.period): quota for quota in quotas_of(target)}
+    existing = {(quota.metric, quota.period): quota for quota in quotas_of(scope, target)}
     wanted = form.wanted()
     for place, quota in existing.items():
         if place not in wanted:
@@ -104,7 +107,7 @@ def quota_page(request: TenantRequest) -> HttpResponse:
     edited = request.GET.get("edit", "")
     form = None
     if edited:
-        form = Limits(initial=Limits.initial_of(quotas_of(editable_target(request.tenant, edited))))
+        form = Limits(initial=Limits.initial_of(quotas_of(*editable(request.tenant, edited))))
     return _page(request, edited, form)
 
 
@@ -112,15 +115,16 @@ def quota_page(request: TenantRequest) -> HttpResponse:
 @require_POST
 def quota_save(request: TenantRequest, layer: str) -> HttpResponse:
     """Save the limits of one layer."""
-    target = editable_target(request.tenant, layer)
+    scope, target = editable(request.tenant, layer)
     form = Limits(request.POST)
     if form.is_valid():
         try:
-            save_limits(request.user, target, form)
+            save_limits(request.user, scope, target, form)
         except ValueError as error:
             form.add_error(None, str(error))
         else:
-            messages.success(request, f"Saved the limits of {getattr(target, 'name', target)}.")
+            name = "each end user" if scope == "end_user" else getattr(target, "name", target)
+            messages.success(request, f"Saved the limits of {name}.")
             page = reverse("console:quotas", args=[request.tenant.organization.slug])
             return redirect(f"{page}#{layer}")
     return _page(request, layer, form)

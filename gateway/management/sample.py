@@ -60,7 +60,11 @@ class Sample:
 
 def _routes() -> None:
     provider = create_provider(
-        acting_user=None, name="simulator", kind="simulator", base_url="http://127.0.0.1:9/v1", credentials=["none"]
+        acting_user=None,
+        name="simulator",
+        kind="simulator",
+        base_url="http://127.0.0.1:9/v1",
+        credentials=["none"],
     )
     for group, name, model, price_in, price_out in MODELS:
         deployment = create_deployment(
@@ -82,7 +86,11 @@ def _people(organization: Organization) -> dict[str, Membership]:
     }
     return {
         name: add_member(
-            acting_user=None, organization=organization, email=f"{name}@acme.example", role=role, password=PASSWORD
+            acting_user=None,
+            organization=organization,
+            email=f"{name}@acme.example",
+            role=role,
+            password=PASSWORD,
         )
         for name, role in roles.items()
     }
@@ -141,16 +149,18 @@ def _keys(teams: dict[str, Team], people: dict[str, Membership]) -> list[ApiKey]
     return [*made, successor]
 
 
-def _limits(organization: Organization, teams: dict[str, Team], keys: list[ApiKey], people: dict[str, Membership]) -> None:
+def _limits(
+    organization: Organization, teams: dict[str, Team], keys: list[ApiKey], people: dict[str, Membership]
+) -> None:
     by = people["ann"].user
     whole: list[tuple[str, Any, str, str, str]] = [
         ("organization", organization, "requests_per_minute", "3000", ""),
         ("organization", organization, "tokens_per_minute", "2000000", ""),
         ("organization", organization, "concurrency", "200", ""),
-        ("organization", organization, "budget", "60.00", "month"),
+        ("organization", organization, "budget", "20.00", "month"),
         ("end_user", organization, "budget", "1.00", "day"),
         ("end_user", organization, "requests_per_minute", "30", ""),
-        ("team", teams["search"], "budget", "25.00", "month"),
+        ("team", teams["search"], "budget", "4.50", "month"),
         ("team", teams["search"], "requests_per_minute", "1200", ""),
         ("team", teams["support"], "budget", "10.00", "month"),
         ("team", teams["support"], "budget", "1.50", "day"),
@@ -159,7 +169,7 @@ def _limits(organization: Organization, teams: dict[str, Team], keys: list[ApiKe
         ("key", keys[0], "requests_per_minute", "600", ""),
         ("key", keys[0], "concurrency", "50", ""),
         ("key", keys[3], "budget", "8.00", "month"),
-        ("key", keys[6], "budget", "14.00", "month"),
+        ("key", keys[6], "budget", "2.00", "month"),
     ]
     for bound, target, metric, limit, period in whole:
         set_quota(
@@ -172,7 +182,9 @@ def _counters(organization: Organization, now: datetime) -> list[Budget]:
     made = [wallet(organization)]
     for quota in Quota.objects.filter(metric="budget").exclude(scope="end_user"):
         start, end = period_bounds(quota.period, now, organization.time_zone)
-        budget = Budget(organization=organization, quota=quota, period_start=start, period_end=end, limit=quota.limit)
+        budget = Budget(
+            organization=organization, quota=quota, period_start=start, period_end=end, limit=quota.limit
+        )
         budget.save(force_insert=True)
         made.append(budget)
     return made
@@ -184,12 +196,18 @@ def _binds(budget: Budget, key: ApiKey, at: datetime) -> bool:
         return False
     if quota is None or quota.scope == "organization":
         return True
-    places = {"team": (quota.team_id, key.team_id), "key": (quota.key_id, key.pk), "member": (quota.member_id, key.owner_id)}
+    places = {
+        "team": (quota.team_id, key.team_id),
+        "key": (quota.key_id, key.pk),
+        "member": (quota.member_id, key.owner_id),
+    }
     wanted, found = places[quota.scope]
     return wanted == found
 
 
-def _records(organization: Organization, keys: list[ApiKey], budgets: list[Budget], now: datetime) -> list[dict[str, Any]]:
+def _records(
+    organization: Organization, keys: list[ApiKey], budgets: list[Budget], now: datetime
+) -> list[dict[str, Any]]:
     dice = random.Random(7)  # noqa: S311 - the same pictures every time
     weights = [9, 4, 2, 7, 3, 4, 6, 1]
     users = ["", "", "", "user-1841", "user-77", "user-2096", "anna.k", "tenant-42/ola"]

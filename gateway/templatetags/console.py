@@ -185,14 +185,17 @@ def meter(
 
 
 @register.inclusion_tag("console/field.html")
-def field(bound: Any, label: str = "", hint: str = "", optional: bool = False) -> dict[str, Any]:
-    """A form field with its label, hint and errors, tied together for screen readers."""
+def field(bound: Any, label: str = "", hint: str = "", optional: bool | None = None) -> dict[str, Any]:
+    """A form field with its label, hint and errors, tied together for screen readers.
+
+    ``optional`` says whether the label says so; by default where the field need not be filled in.
+    """
     kind = getattr(bound.field.widget, "input_type", "")
     return {
         "field": bound,
         "label": label or bound.label,
         "hint": hint or bound.help_text,
-        "optional": optional or not bound.field.required,
+        "optional": not bound.field.required if optional is None else optional,
         "group": kind in {"radio", "checkbox"} and hasattr(bound.field, "choices"),
         "check": kind == "checkbox" and not hasattr(bound.field, "choices"),
     }

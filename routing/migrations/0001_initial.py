@@ -4,9 +4,10 @@ import django.contrib.postgres.fields
 import django.core.validators
 import django.db.models.deletion
 import django.db.models.functions.datetime
+from django.db import migrations, models
+
 import routing.kinds
 import routing.strategies
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):

@@ -22,7 +22,10 @@ WEATHER: dict[str, Any] = {
         "name": "weather",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string", "enum": ["Berlin"]}, "days": {"type": "integer", "minimum": 1}},
+            "properties": {
+                "city": {"type": "string", "enum": ["Berlin"]},
+                "days": {"type": "integer", "minimum": 1},
+            },
             "required": ["city", "days"],
             "additionalProperties": False,
         },
@@ -45,7 +48,12 @@ def test_a_plain_chat_answers_and_its_event_is_priced_to_the_last_place(tenant: 
     # 3 x 1.00 + 10 x 4.00 and 3 x 2.00 + 10 x 8.00 US dollars per million tokens.
     assert event.cost == Decimal("0.000043")
     assert event.charge == Decimal("0.000086")
-    assert (event.end_user, event.model_group, event.end_reason, event.status) == ("eve", "sim-small", "completed", 200)
+    assert (event.end_user, event.model_group, event.end_reason, event.status) == (
+        "eve",
+        "sim-small",
+        "completed",
+        200,
+    )
     assert [attempt["reason"] for attempt in event.attempts] == ["ok"]
 
 
@@ -101,7 +109,10 @@ def test_the_stream_helper_of_the_sdk_reads_it_to_the_end(sdk: OpenAI) -> None:
 
 def test_a_tool_call_matches_its_schema(sdk: OpenAI) -> None:
     answer = sdk.chat.completions.create(
-        model="sim-small", messages=ASK, tools=[WEATHER], tool_choice="required"  # type: ignore[list-item]
+        model="sim-small",
+        messages=ASK,
+        tools=[WEATHER],
+        tool_choice="required",  # type: ignore[list-item]
     )
     (call,) = answer.choices[0].message.tool_calls or []
     assert call.type == "function"
@@ -112,7 +123,10 @@ def test_a_tool_call_matches_its_schema(sdk: OpenAI) -> None:
 
 def test_a_streamed_tool_call_comes_whole(sdk: OpenAI) -> None:
     with sdk.chat.completions.stream(
-        model="sim-small", messages=ASK, tools=[WEATHER], tool_choice="required"  # type: ignore[list-item]
+        model="sim-small",
+        messages=ASK,
+        tools=[WEATHER],
+        tool_choice="required",  # type: ignore[list-item]
     ) as stream:
         final = stream.get_final_completion()
     (call,) = final.choices[0].message.tool_calls or []

@@ -40,10 +40,16 @@ def refused(answer: httpx.Response, status: int, code: str | None, param: str | 
         (b'{"model": "sim-small", "messages": []}', "empty_array", "messages"),
         (b'{"model": "sim-small", "messages": "hi"}', "invalid_type", "messages"),
         (b'{"model": "sim-small", "messages": [7]}', "invalid_type", "messages[0]"),
-        (b'{"model": "sim-small", "messages": [{"role": "user", "content": 7}]}', "invalid_type", "messages[0].content"),
+        (
+            b'{"model": "sim-small", "messages": [{"role": "user", "content": 7}]}',
+            "invalid_type",
+            "messages[0].content",
+        ),
     ],
 )
-def test_a_body_that_is_no_chat_request_is_a_400(tenant: Tenant, body: bytes, code: str, param: str | None) -> None:
+def test_a_body_that_is_no_chat_request_is_a_400(
+    tenant: Tenant, body: bytes, code: str, param: str | None
+) -> None:
     with tenant.http() as http:
         refused(http.post("/v1/chat/completions", content=body), 400, code, param)
 
@@ -139,7 +145,9 @@ def test_a_price_without_output_serves_embeddings_only(tenant: Tenant, stack: St
     stack.group(slug, "sim-small", price={"input": COST["input"]})
     with tenant.http() as http:
         wait_for_model(http, slug)
-        refused(http.post("/v1/chat/completions", json={**GOOD, "model": slug}), 404, "model_not_priced", "model")
+        refused(
+            http.post("/v1/chat/completions", json={**GOOD, "model": slug}), 404, "model_not_priced", "model"
+        )
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/nothing", "/v1/chat/completions/", "/v1/assistants"])
@@ -163,7 +171,12 @@ def test_bad_requests_are_logged_and_cost_nothing(tenant: Tenant) -> None:
         http.post("/v1/chat/completions", content=b"{")
         http.post("/v1/chat/completions", json={**GOOD, "model": "nope"})
     broken, unknown = events(tenant)
-    assert (broken.status, broken.end_reason, broken.error_code, broken.charge) == (400, "invalid", "invalid_json", 0)
+    assert (broken.status, broken.end_reason, broken.error_code, broken.charge) == (
+        400,
+        "invalid",
+        "invalid_json",
+        0,
+    )
     assert (unknown.status, unknown.model_group, unknown.error_code) == (404, "nope", "model_not_found")
 
 

@@ -37,7 +37,9 @@ def test_an_early_failure_moves_on_to_the_next_deployment(
     stack: Stack, tenant: Tenant, slug: str, fault: str, stream: bool
 ) -> None:
     name = grouped(stack, tenant, slug, fault, "sim-small")
-    answer = tenant.client().chat.completions.with_raw_response.create(model=name, messages=ASK, stream=stream)
+    answer = tenant.client().chat.completions.with_raw_response.create(
+        model=name, messages=ASK, stream=stream
+    )
     assert answer.headers["x-weir-attempts"] == "2"
     parsed = answer.parse()
     if stream:
@@ -51,11 +53,17 @@ def test_an_early_failure_moves_on_to_the_next_deployment(
     assert event.charge == Decimal("0.000086")
 
 
-def test_a_provider_that_is_silent_until_its_timeout_moves_on(stack: Stack, tenant: Tenant, slug: str) -> None:
+def test_a_provider_that_is_silent_until_its_timeout_moves_on(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
     from routing.models import Provider
 
     Provider.objects.create(
-        name=slug, kind="simulator", base_url=stack.simulator.base_url, first_token_timeout=0.3, idle_timeout=0.3
+        name=slug,
+        kind="simulator",
+        base_url=stack.simulator.base_url,
+        first_token_timeout=0.3,
+        idle_timeout=0.3,
     )
     quiet = stack.deployment(f"{slug}-quiet", "sim-silence", provider=slug)
     from routing.models import GroupDeployment
@@ -114,11 +122,13 @@ def test_a_refusal_of_the_request_itself_is_not_tried_elsewhere(
     assert len(event.attempts) == 1
 
 
-def test_too_long_a_prompt_moves_on_to_the_group_named_for_it(stack: Stack, tenant: Tenant, slug: str) -> None:
-    name = grouped(
-        stack, tenant, slug, "sim-400-context", fallbacks={"on_context_window": ["sim-small"]}
+def test_too_long_a_prompt_moves_on_to_the_group_named_for_it(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
+    name = grouped(stack, tenant, slug, "sim-400-context", fallbacks={"on_context_window": ["sim-small"]})
+    assert (
+        tenant.client().chat.completions.create(model=name, messages=ASK).choices[0].finish_reason == "stop"
     )
-    assert tenant.client().chat.completions.create(model=name, messages=ASK).choices[0].finish_reason == "stop"
     (event,) = events(tenant)
     assert event.model_group == "sim-small"
 
@@ -133,7 +143,7 @@ def test_a_stream_that_breaks_ends_with_an_error_and_without_done(
     assert "[DONE]" not in body
     last = [line for line in body.split("\n\n") if line][-1]
     assert last.startswith('data: {"error":{')
-    with pytest.raises(openai.APIError, match="not complete|before it was complete"):
+    with pytest.raises(openai.APIError, match=r"not complete|before it was complete"):
         list(tenant.client().chat.completions.create(model=name, messages=ASK, stream=True))
     first, _ = events(tenant)
     assert first.end_reason == "cut"
@@ -152,7 +162,9 @@ def test_a_cut_stream_is_charged_for_the_words_that_came(stack: Stack, tenant: T
     assert event.charge == expected
 
 
-def test_a_stream_without_done_is_whole_if_it_says_why_it_ended(stack: Stack, tenant: Tenant, slug: str) -> None:
+def test_a_stream_without_done_is_whole_if_it_says_why_it_ended(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
     name = grouped(stack, tenant, slug, "sim-nodone")
     with tenant.http() as http:
         body = http.post("/v1/chat/completions", json={"model": name, "messages": ASK, "stream": True}).text
@@ -160,7 +172,9 @@ def test_a_stream_without_done_is_whole_if_it_says_why_it_ended(stack: Stack, te
     assert '"error"' not in body
 
 
-def test_missing_usage_is_estimated_and_a_usage_chunk_still_comes(stack: Stack, tenant: Tenant, slug: str) -> None:
+def test_missing_usage_is_estimated_and_a_usage_chunk_still_comes(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
     name = grouped(stack, tenant, slug, "sim-nousage")
     stream = tenant.client().chat.completions.create(
         model=name, messages=ASK, stream=True, stream_options={"include_usage": True}
@@ -173,7 +187,9 @@ def test_missing_usage_is_estimated_and_a_usage_chunk_still_comes(stack: Stack, 
     assert event.output_tokens == last.usage.completion_tokens
 
 
-def test_a_client_that_leaves_stops_the_provider_and_is_charged(stack: Stack, tenant: Tenant, slug: str) -> None:
+def test_a_client_that_leaves_stops_the_provider_and_is_charged(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
     ask = {
         "model": "sim-small",
         "messages": [{"role": "user", "content": "words=2000 pace_ms=20"}],
@@ -199,7 +215,11 @@ def test_a_client_that_leaves_stops_the_provider_and_is_charged(stack: Stack, te
 def test_a_client_that_leaves_before_the_first_byte_stops_the_provider(
     stack: Stack, tenant: Tenant, slug: str
 ) -> None:
-    ask = {"model": "sim-small", "messages": [{"role": "user", "content": "fault=silence silence_s=20"}], "user": slug}
+    ask = {
+        "model": "sim-small",
+        "messages": [{"role": "user", "content": "fault=silence silence_s=20"}],
+        "user": slug,
+    }
     with tenant.http() as http, pytest.raises(httpx.ReadTimeout):
         http.post("/v1/chat/completions", json=ask, timeout=0.5)
     (end,) = stack.simulator.wait_for_end(slug)

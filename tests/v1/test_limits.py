@@ -85,7 +85,7 @@ def test_a_prepaid_organization_without_money_is_refused_until_it_tops_up(stack:
     tenant = stack.tenant(slug, billing="prepaid")
     with pytest.raises(openai.RateLimitError, match="balance of organization"):
         ask(tenant)
-    top_up(acting_user=None, organization=tenant.organization, amount=Decimal("1"), reference=f"test:{slug}")
+    top_up(acting_user=None, organization=tenant.organization, amount=Decimal(1), reference=f"test:{slug}")
 
     def passes() -> bool:
         try:

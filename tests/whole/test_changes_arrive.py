@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +12,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from routing.models import Deployment, GroupDeployment
 from tenants.services.keys import create_key, revoke_key
-from tests.stack import Stack, Tenant, running_stack
+from tests.stack import Stack, Tenant
 
 WITHIN = 1.0
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
@@ -21,11 +20,16 @@ ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 
 @pytest.fixture(scope="module")
 def two_servers(
-    django_db_setup: None, django_db_blocker: DjangoDbBlocker, stack: Stack, tmp_path_factory: pytest.TempPathFactory
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+    stack: Stack,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[list[str]]:
     """Addresses of two workers, each a server of its own, so that a test knows which it asks."""
     directory = tmp_path_factory.mktemp("other")
-    other = Stack(stack.url, directory, stack.simulator, {**stack.environment, "WEIR_DATA_DIR": str(directory)}, 1)
+    other = Stack(
+        stack.url, directory, stack.simulator, {**stack.environment, "WEIR_DATA_DIR": str(directory)}, 1
+    )
     from tests.stack import free_port
 
     servers = []
@@ -42,7 +46,9 @@ def two_servers(
 
 def ask(url: str, secret: str, model: str) -> httpx.Response:
     return httpx.post(
-        f"{url}/v1/chat/completions", json={"model": model, **ASK}, headers={"Authorization": f"Bearer {secret}"}
+        f"{url}/v1/chat/completions",
+        json={"model": model, **ASK},
+        headers={"Authorization": f"Bearer {secret}"},
     )
 
 
@@ -56,7 +62,9 @@ def test_a_revoked_key_is_refused_by_both_workers(two_servers: list[str], stack:
     assert [ask(url, secret, "sim-small").status_code for url in two_servers] == [401, 401]
 
 
-def test_a_switched_deployment_answers_on_both_workers(two_servers: list[str], stack: Stack, slug: str) -> None:
+def test_a_switched_deployment_answers_on_both_workers(
+    two_servers: list[str], stack: Stack, slug: str
+) -> None:
     tenant = stack.tenant(slug)
     group = stack.group(slug, "sim-small", "sim-large")
     time.sleep(WITHIN)
@@ -75,7 +83,12 @@ def test_a_new_quota_binds_on_both_workers(two_servers: list[str], stack: Stack,
     tenant = stack.tenant(slug)
     assert [ask(url, tenant.secret, "sim-small").status_code for url in two_servers] == [200, 200]
     set_quota(
-        acting_user=None, scope="key", target=tenant.key, metric="budget", limit=Decimal("0.0000001"), period="day"
+        acting_user=None,
+        scope="key",
+        target=tenant.key,
+        metric="budget",
+        limit=Decimal("0.0000001"),
+        period="day",
     )
     time.sleep(WITHIN)
     assert [ask(url, tenant.secret, "sim-small").status_code for url in two_servers] == [429, 429]

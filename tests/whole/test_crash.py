@@ -19,16 +19,16 @@ from tests.stack import Stack, running_stack
 
 
 @pytest.fixture
-def own_stack(
-    django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path: Path
-) -> Iterator[Stack]:
+def own_stack(django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path: Path) -> Iterator[Stack]:
     """A stack that this test may kill."""
     with django_db_blocker.unblock(), running_stack(tmp_path) as running:
         yield running
 
 
 def test_every_request_that_reached_the_provider_has_exactly_one_event(own_stack: Stack, slug: str) -> None:
-    tenant = own_stack.tenant(slug, quotas=[("team", "budget", "5", "day"), ("key", "concurrency", "100", "")])
+    tenant = own_stack.tenant(
+        slug, quotas=[("team", "budget", "5", "day"), ("key", "concurrency", "100", "")]
+    )
     halfway = threading.Event()
 
     def ask(number: int) -> None:

@@ -77,7 +77,9 @@ def send(tenant: Tenant, caller: Caller, number: int) -> Decimal:
 
 
 def test_report_csv_export_and_ledger_show_the_sum_worked_out_by_hand(stack: Stack, slug: str) -> None:
-    tenant = stack.tenant(slug, quotas=[("team", "budget", "1", "day"), ("key", "requests_per_minute", "5000", "")])
+    tenant = stack.tenant(
+        slug, quotas=[("team", "budget", "1", "day"), ("key", "requests_per_minute", "5000", "")]
+    )
     people = callers(tenant)
     with ThreadPoolExecutor(20) as pool:
         charges = list(pool.map(lambda number: send(tenant, people[number % 3], number), range(500)))
@@ -102,7 +104,10 @@ def test_report_csv_export_and_ledger_show_the_sum_worked_out_by_hand(stack: Sta
         assert ledger["wallet"] == expected
         assert ledger["revenue"] == -expected
 
-    days = {"from": (now - timedelta(days=1)).date().isoformat(), "to": (now + timedelta(days=1)).date().isoformat()}
+    days = {
+        "from": (now - timedelta(days=1)).date().isoformat(),
+        "to": (now + timedelta(days=1)).date().isoformat(),
+    }
     output = io.StringIO()
     call_command("export_usage", org=slug, first=days["from"], last=days["to"], format="csv", stdout=output)
     rows = list(csv.DictReader(io.StringIO(output.getvalue())))

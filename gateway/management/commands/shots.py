@@ -74,7 +74,9 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("key-edit", reverse("console:key_edit", args=key), owner)
     yield Shot("key-rotate", reverse("console:key_rotate", args=key), owner)
     yield Shot("key-revoke", reverse("console:key_revoke", args=key), owner)
-    yield Shot("key-new-wrong", pages["key_new"], owner, fill=(("[name=name]", "search-backend"),), submit=".primary")
+    yield Shot(
+        "key-new-wrong", pages["key_new"], owner, fill=(("[name=name]", "search-backend"),), submit=".primary"
+    )
     yield Shot("key-secret", pages["key_new"], owner, fill=(("[name=name]", "fresh-app"),), submit=".primary")
     yield Shot("keys-none-match", f"{pages['keys']}?q=nothing", owner)
     yield Shot("keys-all", f"{pages['keys']}?state=all", owner)
@@ -146,7 +148,9 @@ def session_of(email: str) -> str:
 class Command(BaseCommand):
     """Takes the pictures."""
 
-    help = "Take pictures of every page of the console into var/shots, with sample data in a scratch database."
+    help = (
+        "Take pictures of every page of the console into var/shots, with sample data in a scratch database."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("names", nargs="*", help="only pictures whose name begins so")
@@ -155,7 +159,9 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         if not Path(options["browser"]).exists():
-            raise CommandError(f"There is no {options['browser']}. Install Chromium, or name it with --browser.")
+            raise CommandError(
+                f"There is no {options['browser']}. Install Chromium, or name it with --browser."
+            )
         settings.DEBUG = False
         settings.ALLOWED_HOSTS = ["127.0.0.1"]
         settings.LOGGING_CONFIG = None
@@ -198,9 +204,11 @@ class Command(BaseCommand):
         page.on("pageerror", lambda error: problems.append(f"{shot.name}: {error}"))
         page.on(
             "console",
-            lambda line: problems.append(f"{shot.name}: {line.text}")
-            if line.type == "error" and "status of 4" not in line.text
-            else None,
+            lambda line: (
+                problems.append(f"{shot.name}: {line.text}")
+                if line.type == "error" and "status of 4" not in line.text
+                else None
+            ),
         )
         page.on("response", lambda answer: answers.append(answer))
         page.goto(shot.url, wait_until="networkidle")
