@@ -21,6 +21,8 @@ def readable(value: Any) -> str:
             return "yes" if value else "no"
         case Decimal():
             return plain(value)
+        case float():
+            return f"{value:g}"
         case datetime():
             return value.isoformat(timespec="minutes")
         case list() | tuple():

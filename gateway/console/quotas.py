@@ -20,9 +20,6 @@ from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Organization, Team, User
 from tenants.permissions import Permission
 
-# A longer number is no row's, and PostgreSQL would refuse it.
-LONGEST_NUMBER = 18
-
 
 def _page(request: TenantRequest, edited: str, form: Limits | None) -> HttpResponse:
     """The page, with the layer ``edited`` as a form."""
@@ -55,7 +52,7 @@ def editable(tenant: TenantAccess, anchor: str) -> tuple[str, Target]:
     if anchor in {"organization", "end_user"}:
         demand(tenant, Permission.MANAGE_QUOTAS)
         return anchor, tenant.organization
-    if not number.isdecimal() or len(number) > LONGEST_NUMBER:
+    if not number.isdecimal():
         raise Http404
     if scope == "team":
         team = get_object_or_404(Team.objects.all(), pk=int(number))

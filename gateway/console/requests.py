@@ -17,6 +17,7 @@ from billing.access import names_of, usage_event, usage_page, visible_to
 from billing.charge_lines import explain
 from billing.models import Quota, UsageEvent
 from billing.money import plain
+from billing.usage_export import moment
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Span, timeline
 from gateway.console.costs import chips, names_seen
@@ -62,7 +63,7 @@ def ending(event: UsageEvent) -> tuple[str, str, str]:
 
 def cursor_of(event: UsageEvent) -> str:
     """A place in the list: behind ``event``."""
-    return f"{event.started_at.isoformat()}~{event.request_id}"
+    return f"{moment(event.started_at)}~{event.request_id}"
 
 
 def place(parameters: Mapping[str, str]) -> tuple[datetime, str] | None:
@@ -72,12 +73,12 @@ def place(parameters: Mapping[str, str]) -> tuple[datetime, str] | None:
         return None
     at, _, request_id = text.partition("~")
     try:
-        moment = datetime.fromisoformat(at)
+        begun = datetime.fromisoformat(at)
     except ValueError:
         raise BadQuery("cursor: this is no place in the list.") from None
-    if moment.tzinfo is None or "\x00" in request_id:
+    if begun.tzinfo is None or "\x00" in request_id:
         raise BadQuery("cursor: this is no place in the list.")
-    return moment, request_id
+    return begun, request_id
 
 
 def _extra(parameters: Mapping[str, str]) -> tuple[Q, dict[str, str]]:

@@ -34,6 +34,10 @@ class Grant:
     ticket: Ticket | None
     limiter: RateLimiter
 
+    def covers(self, facts: Facts, offer: Offer, markup: Decimal) -> bool:
+        """Whether what was reserved is also enough for ``offer``."""
+        return _most(facts, offer, markup) <= self.reservation.amount
+
     def settle(self, charge: Decimal, tokens: int) -> None:
         """The request cost ``charge`` US dollars and took ``tokens`` tokens."""
         self.reservation.settle(charge)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from random import Random
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,20 +18,17 @@ from gateway.v1.errors import (
     BodyTooLarge,
     Headers,
     Internal,
-    InvalidRequest,
     MethodNotAllowed,
-    NotAllowed,
     NotFound,
     Unavailable,
     V1Error,
 )
 from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
+from gateway.v1.offers import no_model, offers_after, offers_for, printable
 from gateway.v1.relay import JSON_HEADERS, cancelled_by
 from gateway.v1.stream import error_event
 from gateway.v1.worker import Worker
-from routing import policy
-from routing.policy import Candidate, Need, NoCandidate, Signals
-from routing.table import DeploymentSpec, GroupSpec
+from routing.table import GroupSpec
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +44,6 @@ class App:
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
-        self._random = Random()  # noqa: S311  # spreads load, guards nothing
 
     async def startup(self) -> None:
         """Open the worker. Raises if it cannot serve."""
@@ -101,14 +96,14 @@ class App:
         headers = _headers(scope)
         client = scope.get("client")
         if not _known(path):
-            raise NotFound(f"Invalid URL ({method} {_printable(path)})", code="unknown_url")
+            raise NotFound(f"Invalid URL ({method} {printable(path)})", code="unknown_url")
         exchange.principal = await worker.principals.authenticate(
             headers.get(b"authorization", b"").decode("latin-1"), client[0] if client else ""
         )
         expected = "POST" if exchange.endpoint else "GET"
         if method != expected:
             raise MethodNotAllowed(
-                f"Not allowed to {method} on {_printable(path)}. Use {expected}.",
+                f"Not allowed to {method} on {printable(path)}. Use {expected}.",
                 headers=[(b"allow", expected.encode())],
             )
         if exchange.endpoint:
@@ -131,112 +126,28 @@ class App:
             exchange.client_gone = True
             self._finish(exchange, grants, "client_gone", CLIENT_GONE_STATUS)
             return
-        exchange.facts = facts_of.READERS[exchange.endpoint](
+        exchange.facts = facts = facts_of.READERS[exchange.endpoint](
             raw, headers.get(b"x-end-user", b"").decode("utf-8", "replace")
         )
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # an ASGI application runs in a task
+        principal, task = exchange.principal, asyncio.current_task()
+        assert principal is not None and task is not None  # noqa: S101, PT018  # an ASGI application runs in a task
         watch = asyncio.create_task(cancelled_by(task, receive, exchange))
         try:
-            offers = self._offers(worker, exchange)
+            offers = offers_for(worker, exchange)
             grant, limits = await worker.admission.admit(exchange, offers)
             grants.append(grant)
             exchange.offer = offers[0]
             worker.journal.begin(exchange)
 
             def after_refusal(reason: str, tried: set[int]) -> list[Offer]:
-                return self._after_refusal(worker, exchange, reason, tried)
+                # Only what the reservation covers too.
+                found = offers_after(worker, exchange, reason, tried)
+                return [offer for offer in found if grant.covers(facts, offer, principal.markup)]
 
             end = await worker.relay.run(exchange, offers, after_refusal, [*base, *limits], send)
             self._finish(exchange, grants, *end)
         finally:
             watch.cancel()
-
-    # --- which deployments ---------------------------------------------------------------------
-
-    def _offers(self, worker: Worker, exchange: Exchange) -> list[Offer]:
-        principal, facts = exchange.principal, exchange.facts
-        assert principal is not None and facts is not None  # noqa: S101, PT018  # set by the caller
-        group = worker.table.groups.get(facts.model)
-        if group is None or not principal.may_see(facts.model):
-            raise _no_model(facts.model)
-        if not principal.may_use(facts.model):
-            raise NotAllowed(
-                f"This API key may not use the model `{_printable(facts.model)}`.",
-                param="model",
-                code="model_not_allowed",
-            )
-        signals = self._signals(worker, exchange)
-        try:
-            found = policy.order(
-                worker.table, group, self._need(exchange), signals, self._random, principal.may_use
-            )
-        except NoCandidate as problem:
-            raise _unserved(problem) from None
-        offers = self._priced(worker, exchange, found)
-        if not offers:
-            raise _unserved(
-                NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served.")
-            )
-        return offers
-
-    def _after_refusal(self, worker: Worker, exchange: Exchange, reason: str, tried: set[int]) -> list[Offer]:
-        """More offers after a refusal that another model group may not share.
-
-        Their worst case may exceed what was reserved, so only those within it are taken.
-        """
-        assert exchange.offer is not None and exchange.principal is not None  # noqa: S101, PT018  # an attempt was made
-        group: GroupSpec = exchange.offer.candidate.group
-        names = {"context_window": group.on_context_window, "content_filter": group.on_content_filter}.get(
-            reason, ()
-        )
-        if not names:
-            return []
-        found = policy.fallbacks(
-            worker.table,
-            names,
-            self._need(exchange),
-            self._signals(worker, exchange),
-            self._random,
-            exchange.principal.may_use,
-            tried,
-        )
-        return self._priced(worker, exchange, found)
-
-    def _priced(self, worker: Worker, exchange: Exchange, candidates: list[Candidate]) -> list[Offer]:
-        """The candidates with the prices in force; those that are not priced for this endpoint are left out."""
-        offers = []
-        for candidate in candidates:
-            cost = worker.rates.cost(candidate.deployment.id, exchange.started_at)
-            price = worker.rates.price(candidate.group.id, exchange.started_at)
-            if cost is None or not cost.priced_for(exchange.endpoint):
-                continue
-            if price is not None and not price.priced_for(exchange.endpoint):
-                continue
-            offers.append(Offer(candidate, cost, price))
-        return offers
-
-    def _need(self, exchange: Exchange) -> Need:
-        facts, principal = exchange.facts, exchange.principal
-        assert principal is not None and facts is not None  # noqa: S101, PT018  # set by the caller
-        return Need(facts.input_tokens, facts.output_bound or 0, facts.needs, principal.plan, principal.team)
-
-    def _signals(self, worker: Worker, exchange: Exchange) -> Signals:
-        facts = exchange.facts
-        assert facts is not None  # noqa: S101  # set by the caller
-        output = facts.output_bound or facts_of.DEFAULT_OUTPUT_TOKENS
-
-        def cost(deployment: DeploymentSpec) -> Any:
-            rates = worker.rates.cost(deployment.id, exchange.started_at)
-            if rates is None or not rates.priced_for(exchange.endpoint):
-                return None
-            return rates.most(facts.input_tokens, output)
-
-        return Signals(
-            cost,
-            lambda deployment: worker.pulse.in_flight(deployment.id),
-            lambda deployment: worker.pulse.latency(deployment.id),
-        )
 
     # --- models --------------------------------------------------------------------------------
 
@@ -250,7 +161,7 @@ class App:
             name = unquote(path.removeprefix("/v1/models/"))
             found = next((group for group in usable if group.name == name), None)
             if found is None:
-                raise _no_model(name)
+                raise no_model(name)
             body = _model(found)
         await _answer(send, 200, [*base, *JSON_HEADERS], orjson.dumps(body))
 
@@ -298,31 +209,6 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
 
 def _known(path: str) -> bool:
     return path in ENDPOINTS or path == "/v1/models" or path.startswith("/v1/models/")
-
-
-def _printable(text: str) -> str:
-    """What a client sent, as an error may repeat it: short and without control characters."""
-    return "".join(character for character in text[:200] if character.isprintable())
-
-
-def _no_model(name: str) -> NotFound:
-    return NotFound(
-        f"The model `{_printable(name)}` does not exist or you do not have access to it.",
-        param="model",
-        code="model_not_found",
-    )
-
-
-def _unserved(problem: NoCandidate) -> V1Error:
-    match problem.reason:
-        case "context_window":
-            return InvalidRequest(str(problem), param="messages", code="context_length_exceeded")
-        case "capability":
-            return InvalidRequest(str(problem), code="unsupported_by_model")
-        case "unpriced":
-            return NotFound(str(problem), param="model", code="model_not_priced")
-        case _:
-            return Unavailable(str(problem), code="no_deployment")
 
 
 def _model(group: GroupSpec) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from billing.leases import BudgetRule
 from billing.rate_limits import RateRule
-from gateway.v1.errors import NotAllowed, Unauthorized
+from gateway.v1.errors import NotAllowed, Unauthorized, Unavailable
 from tenants.keys import digest
 
 # Principals a worker remembers; the least recently loaded goes first.
@@ -100,9 +101,17 @@ class Principals:
         if refused_until is not None and refused_until > time.monotonic():
             return None
         generation = self._generation
-        async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            row = await (await cursor.execute(_KEY, (name,))).fetchone()
-            quotas = await (await cursor.execute(_QUOTAS, row)).fetchall() if row is not None else []
+        try:
+            async with (
+                self._pool.connection() as connection,
+                connection.cursor(row_factory=dict_row) as cursor,
+            ):
+                row = await (await cursor.execute(_KEY, (name,))).fetchone()
+                quotas = await (await cursor.execute(_QUOTAS, row)).fetchall() if row is not None else []
+        except (psycopg.Error, PoolTimeout):
+            raise Unavailable(
+                "The gateway cannot look up API keys at the moment.", headers=[(b"retry-after", b"2")]
+            ) from None
         if row is None:
             _remember(self._unknown, name, time.monotonic() + UNKNOWN_FOR)
             return None

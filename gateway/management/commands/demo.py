@@ -49,14 +49,16 @@ class Command(BaseCommand):
         body = json.dumps(
             {"model": "fast", "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
         )
+        try_line = (
+            f"curl -N {base}/v1/chat/completions -H 'Authorization: Bearer {kept.key}' "
+            f"-H 'Content-Type: application/json' -d '{body}'"
+        )
         lines = [
             f"Console   {base}/o/{ORGANIZATION}/",
             f"Sign in   {OWNER}   password: {password or '(changed since)'}",
             f"API       {base}/v1",
             f"Key       {kept.key}",
             f"Models    {', '.join(group.name for group in configuration.model_groups)}",
-            "Try       "
-             f"curl -N {base}/v1/chat/completions -H 'Authorization: Bearer {kept.key}' "
-             f"-H 'Content-Type: application/json' -d '{body}'",
+            f"Try       {try_line}",
         ]
         self.stdout.write("\n".join(lines))

@@ -210,7 +210,7 @@ class Command(BaseCommand):
                 else None
             ),
         )
-        page.on("response", lambda answer: answers.append(answer))
+        page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - playwright takes no built-in
         page.goto(shot.url, wait_until="networkidle")
         weight = sum(len(answer.body()) for answer in answers if answer.status == 200)
         for selector, text in shot.fill:

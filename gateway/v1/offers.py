@@ -1,0 +1,126 @@
+"""Which deployments may serve a request, in which order, at which prices."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from random import Random
+from typing import TYPE_CHECKING
+
+from gateway.v1.errors import InvalidRequest, NotAllowed, NotFound, Unavailable, V1Error
+from gateway.v1.exchange import Exchange, Offer
+from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS
+from routing import policy
+from routing.policy import Candidate, Need, NoCandidate, Signals
+from routing.table import DeploymentSpec
+
+if TYPE_CHECKING:
+    from gateway.v1.worker import Worker
+
+_random = Random()  # noqa: S311  # spreads load, guards nothing
+
+
+def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
+    """The offers for a request, best first.
+
+    Raises NotFound, NotAllowed, InvalidRequest or Unavailable, each saying what is wrong with the model.
+    """
+    principal, facts = exchange.principal, exchange.facts
+    assert principal is not None and facts is not None  # noqa: S101, PT018  # read before routing
+    group = worker.table.groups.get(facts.model)
+    if group is None or not principal.may_see(facts.model):
+        raise no_model(facts.model)
+    if not principal.may_use(facts.model):
+        raise NotAllowed(
+            f"This API key may not use the model `{printable(facts.model)}`.",
+            param="model",
+            code="model_not_allowed",
+        )
+    try:
+        found = policy.order(
+            worker.table, group, _need(exchange), _signals(worker, exchange), _random, principal.may_use
+        )
+    except NoCandidate as problem:
+        raise _unserved(problem) from None
+    offers = _priced(worker, exchange, found)
+    if not offers:
+        raise _unserved(NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served."))
+    return offers
+
+
+def offers_after(worker: Worker, exchange: Exchange, reason: str, tried: set[int]) -> list[Offer]:
+    """Offers of the groups named for a refusal (``context_window``, ``content_filter``), without those tried."""
+    principal, offer = exchange.principal, exchange.offer
+    assert principal is not None and offer is not None  # noqa: S101, PT018  # an attempt was made
+    group = offer.candidate.group
+    names = {"context_window": group.on_context_window, "content_filter": group.on_content_filter}.get(
+        reason, ()
+    )
+    if not names:
+        return []
+    signals = _signals(worker, exchange)
+    found = policy.fallbacks(worker.table, names, _need(exchange), signals, _random, principal.may_use, tried)
+    return _priced(worker, exchange, found)
+
+
+def no_model(name: str) -> NotFound:
+    """The error for a model that is not there, as far as the caller can see; in OpenAI's words."""
+    return NotFound(
+        f"The model `{printable(name)}` does not exist or you do not have access to it.",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def printable(text: str) -> str:
+    """What a client sent, as an error may repeat it: short and without control characters."""
+    return "".join(character for character in text[:200] if character.isprintable())
+
+
+def _priced(worker: Worker, exchange: Exchange, candidates: list[Candidate]) -> list[Offer]:
+    """The candidates with the prices in force; those that are not priced for this endpoint are left out."""
+    offers = []
+    for candidate in candidates:
+        cost = worker.rates.cost(candidate.deployment.id, exchange.started_at)
+        price = worker.rates.price(candidate.group.id, exchange.started_at)
+        if cost is None or not cost.priced_for(exchange.endpoint):
+            continue
+        if price is not None and not price.priced_for(exchange.endpoint):
+            continue
+        offers.append(Offer(candidate, cost, price))
+    return offers
+
+
+def _need(exchange: Exchange) -> Need:
+    facts, principal = exchange.facts, exchange.principal
+    assert principal is not None and facts is not None  # noqa: S101, PT018  # read before routing
+    return Need(facts.input_tokens, facts.output_bound or 0, facts.needs, principal.plan, principal.team)
+
+
+def _signals(worker: Worker, exchange: Exchange) -> Signals:
+    facts = exchange.facts
+    assert facts is not None  # noqa: S101  # read before routing
+    output = facts.output_bound or DEFAULT_OUTPUT_TOKENS
+
+    def cost(deployment: DeploymentSpec) -> Decimal | None:
+        rates = worker.rates.cost(deployment.id, exchange.started_at)
+        if rates is None or not rates.priced_for(exchange.endpoint):
+            return None
+        return rates.most(facts.input_tokens, output)
+
+    return Signals(
+        cost,
+        lambda deployment: worker.pulse.in_flight(deployment.id),
+        lambda deployment: worker.pulse.latency(deployment.id),
+    )
+
+
+def _unserved(problem: NoCandidate) -> V1Error:
+    match problem.reason:
+        case "context_window":
+            return InvalidRequest(str(problem), param="messages", code="context_length_exceeded")
+        case "capability":
+            return InvalidRequest(str(problem), code="unsupported_by_model")
+        case "unpriced":
+            return NotFound(str(problem), param="model", code="model_not_priced")
+        case _:
+            return Unavailable(str(problem), code="no_deployment")
