@@ -132,7 +132,7 @@ class ProviderAdmin(Served):
     @admin.display(description="stored credentials")
     def stored(self, provider: Provider) -> str:
         """How the stored credentials end."""
-        if provider._state.adding:
+        if not provider.pk:
             return "none"
         return ", ".join(str(credential) for credential in provider.credentials.order_by("pk")) or "none"
 

@@ -84,6 +84,60 @@ def order(
     return [c for c in found if not (c.deployment.id in seen or seen.add(c.deployment.id))]  # type: ignore[func-returns-value]  # add returns None
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one deployment of a group: its ``place`` in the order (from 1), or why it was ``removed``."""
+
+    group: str
+    deployment: DeploymentSpec
+    place: int | None
+    removed: str
+
+
+def explain(
+    table: RoutingTable,
+    group: GroupSpec,
+    need: Need,
+    signals: Signals,
+    random: Random,
+    permitted: Callable[[str], bool],
+) -> list[Verdict]:
+    """Every deployment that ``order`` looked at for this request, in the order of trying, then those removed."""
+    try:
+        ordered = order(table, group, need, signals, random, permitted)
+    except NoCandidate:
+        ordered = []
+    target, only = _redirected(table, group, need, permitted)
+    found = [
+        Verdict(candidate.group.name, candidate.deployment, place, "")
+        for place, candidate in enumerate(ordered, start=1)
+    ]
+    placed = {(verdict.group, verdict.deployment.id) for verdict in found}
+    looked_at = [(target, only), *((each, None) for each in _groups(table, target.on_error, permitted))]
+    for each, names in looked_at:
+        for member in each.members:
+            if (each.name, member.deployment.id) not in placed:
+                reason = _removed(member, need, signals, names) or "already in the order by another group"
+                found.append(Verdict(each.name, member.deployment, None, reason))
+    return found
+
+
+def _removed(member: Member, need: Need, signals: Signals, only: frozenset[str] | None) -> str:
+    """Why ``_ordered`` leaves a member out; empty if it does not."""
+    deployment = member.deployment
+    if member.weight <= 0:
+        return "drained: its weight is 0"
+    if only is not None and deployment.name not in only:
+        return "a rule of the group names other deployments"
+    if not _capable(deployment, need):
+        return f"cannot do: {', '.join(sorted(need.capabilities - (deployment.capabilities or frozenset())))}"
+    if not _fits(deployment, need):
+        return f"the request is longer than its context window of {deployment.context_window}"
+    if signals.cost(deployment) is None:
+        return "has no price"
+    return ""
+
+
 def fallbacks(
     table: RoutingTable,
     names: Collection[str],

@@ -57,9 +57,9 @@ def price_in_force(
 def _lock(deployment: Deployment | None, model_group: ModelGroup | None) -> None:
     """One price of a thing is set at a time."""
     if deployment is not None:
-        Deployment.objects.select_for_update(of=("self",)).get(pk=deployment.pk)
+        Deployment.objects.select_for_update(of=("self",), no_key=True).get(pk=deployment.pk)
     if model_group is not None:
-        ModelGroup.objects.select_for_update().get(pk=model_group.pk)
+        ModelGroup.objects.select_for_update(no_key=True).get(pk=model_group.pk)
 
 
 def _begins(

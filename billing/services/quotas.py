@@ -118,7 +118,7 @@ def set_quota(
     organization = columns["organization"]
     with scopes_disabled():
         # One at a time for a target: the row to lock may not be there yet.
-        type(target).objects.select_for_update(of=("self",)).get(pk=target.pk)
+        type(target).objects.select_for_update(of=("self",), no_key=True).get(pk=target.pk)
         row = Quota.objects.filter(
             **{name: value for name, value in columns.items() if value is not None},
             metric=metric,
@@ -157,7 +157,7 @@ def _move_counters(quota: Quota) -> None:
 def remove_quota(*, acting_user: User | None, quota: Quota) -> None:
     """Lift a limit. Its counters go too; what was spent stays in the usage events."""
     with scopes_disabled():
-        locked = Quota.objects.select_for_update(of=("self",)).get(pk=quota.pk)
+        locked = Quota.objects.select_for_update(of=("self",), no_key=True).get(pk=quota.pk)
         audit.record(
             acting_user=acting_user,
             verb="removed",

@@ -81,7 +81,7 @@ def _set_limit(organization: Organization) -> Budget:
     """Bring the wallet's limit up to date, under a lock on its row."""
     found = wallet(organization)
     with scope(organization=organization):
-        locked = Budget.objects.select_for_update().get(pk=found.pk)
+        locked = Budget.objects.select_for_update(no_key=True).get(pk=found.pk)
         limit = spendable(organization)
         if locked.limit != limit:
             locked.limit = limit
@@ -105,7 +105,7 @@ def top_up(
     """
     if not amount.is_finite() or not ZERO < amount < LARGEST or rounded(amount) != amount:
         raise BadAmount("A top-up is more than 0 US dollars, with at most twelve decimal places.")
-    owner = Organization.objects.select_for_update().get(pk=organization.pk)
+    owner = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     with scope(organization=owner):
         posting = LedgerTransaction(
             organization=owner, kind="top_up", reference=reference, memo=memo, actor=acting_user

@@ -40,7 +40,7 @@ def readable(detail: dict[str, object]) -> list[tuple[str, str]]:
     for name, value in detail.items():
         if isinstance(value, dict) and set(value) == {"from", "to"}:
             words = f"{_words(value['from'])} → {_words(value['to'])}"
-        elif value in (None, "", []):
+        elif value in (None, "", []) or (name == "hard" and value is True):
             continue
         else:
             words = _words(value)

@@ -294,7 +294,7 @@ def usage_export(request: TenantRequest, *, format_: Format) -> HttpResponse:
 
 urlpatterns = [
     path("", costs, name="costs"),
-    path("report.csv", report_csv, name="costs-report"),
-    path("usage.csv", usage_export, {"format_": "csv"}, name="costs-usage-csv"),
-    path("usage.jsonl", usage_export, {"format_": "jsonl"}, name="costs-usage-jsonl"),
+    path("report.csv", report_csv, name="costs_report"),
+    path("usage.csv", usage_export, {"format_": "csv"}, name="costs_usage_csv"),
+    path("usage.jsonl", usage_export, {"format_": "jsonl"}, name="costs_usage_jsonl"),
 ]

@@ -9,7 +9,7 @@ from decimal import Decimal
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path
@@ -131,6 +131,12 @@ def key_new(request: TenantRequest) -> HttpResponse:
     return render(request, "console/keys/new.html", {"form": form}, status=422 if form.errors else 200)
 
 
+def working_old_secrets(key: ApiKey, at: datetime) -> QuerySet[ApiKey]:
+    """The secrets of ``key`` that were replaced and still work at ``at``, the one replaced last first."""
+    old = ApiKey.objects.filter(successor=key, revoked_at__isnull=True, expires_at__gt=at)
+    return old.order_by("-expires_at")
+
+
 def _key(request: TenantRequest, number: int) -> ApiKey:
     """The key ``number`` if this person may see it; else 404."""
     return get_object_or_404(keyring.visible_keys(request.tenant), pk=number)
@@ -151,6 +157,7 @@ def key_detail(request: TenantRequest, key: int) -> HttpResponse:
             "standing": standing,
             "working": standing in {"active", "rotated"},
             "successor": found.successor,
+            "old_secrets": working_old_secrets(found, now),
             "layers": layers.binding(request.tenant, found, now),
             "used": used.get(found.pk, Sums()),
             "may_change": standing == "active" and keyring.may_change(request.tenant, found),
@@ -197,14 +204,14 @@ def key_rotate(request: TenantRequest, key: int) -> HttpResponse:
     form = Rotation(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            successor, secret = services.rotate_key(
+            rotated, secret = services.rotate_key(
                 acting_user=request.user, key=found, overlap=form.cleaned_data["overlap"]
             )
         except ValueError as error:
             form.add_error(None, str(error))
         else:
-            found.refresh_from_db()
-            return show_secret(request, successor, secret, overlapping=found)
+            old = working_old_secrets(rotated, datetime.now(UTC)).first()
+            return show_secret(request, rotated, secret, overlapping=old)
     return render(
         request, "console/keys/rotate.html", {"form": form, "key": found}, status=422 if form.errors else 200
     )
@@ -220,7 +227,8 @@ def key_revoke(request: TenantRequest, key: int) -> HttpResponse:
         services.revoke_key(acting_user=request.user, key=found)
         messages.success(request, f"Revoked {found.name}. Requests with it are refused from now on.")
         return redirect("console:keys", organization=request.tenant.organization.slug)
-    return render(request, "console/keys/revoke.html", {"key": found, "now": datetime.now(UTC)})
+    old = working_old_secrets(found, datetime.now(UTC))
+    return render(request, "console/keys/revoke.html", {"key": found, "old_secrets": old})
 
 
 urlpatterns = [

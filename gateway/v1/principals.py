@@ -87,7 +87,7 @@ class Principals:
                 code="missing_api_key",
             )
         name = digest(secret)
-        principal = self._known.get(name) or await self._load(name)
+        principal = await self.by_digest(name)
         if principal is None:
             raise Unauthorized(f"Incorrect API key provided: {masked(secret)}.")
         if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
@@ -95,6 +95,10 @@ class Principals:
         if principal.allowed_networks is not None and not _within(client, principal.allowed_networks):
             raise NotAllowed("This API key may not be used from your address.", code="ip_not_allowed")
         return principal
+
+    async def by_digest(self, name: str) -> Principal | None:
+        """The principal of a key's digest (``tenants.keys.digest``); None for an unknown or revoked key."""
+        return self._known.get(name) or await self._load(name)
 
     async def _load(self, name: str) -> Principal | None:
         refused_until = self._unknown.get(name)

@@ -69,7 +69,7 @@ def update_deployment(*, acting_user: User | None, deployment: Deployment, **cha
     """Change anything but the name; nothing if all is so already. Raises ``DeploymentError``, ``InvalidRow``."""
     if unknown := set(changes) - CHANGEABLE:
         raise DeploymentError(f"Not changed here: {', '.join(sorted(unknown))}.")
-    locked = Deployment.objects.select_for_update(of=("self",)).get(pk=deployment.pk)
+    locked = Deployment.objects.select_for_update(of=("self",), no_key=True).get(pk=deployment.pk)
     if changes := rows.changed(locked, changes):
         detail = rows.assign(locked, changes)
         audit.record(acting_user=acting_user, verb="changed", target=locked, detail=detail)
@@ -79,7 +79,7 @@ def update_deployment(*, acting_user: User | None, deployment: Deployment, **cha
 @transaction.atomic
 def remove_deployment(*, acting_user: User | None, deployment: Deployment) -> None:
     """Delete a deployment and its prices. Raises ``DeploymentInUse`` while a model group has it."""
-    locked = Deployment.objects.select_for_update(of=("self",)).get(pk=deployment.pk)
+    locked = Deployment.objects.select_for_update(of=("self",), no_key=True).get(pk=deployment.pk)
     if group := locked.groups.select_related("group").first():
         raise DeploymentInUse(f"The deployment {locked.name!r} is in the model group {group.group.name!r}.")
     audit.record(acting_user=acting_user, verb="removed", target=locked)

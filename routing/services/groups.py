@@ -139,7 +139,7 @@ def update_model_group(
     """
     if unknown := set(changes) - CHANGEABLE:
         raise ModelGroupError(f"Not changed here: {', '.join(sorted(unknown))}.")
-    locked = ModelGroup.objects.select_for_update().get(pk=group.pk)
+    locked = ModelGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
     if changes := rows.changed(locked, changes):
         detail = rows.assign(locked, changes)
         if check_links:
@@ -155,7 +155,7 @@ def _described(places: Sequence[Place | GroupDeployment]) -> list[dict[str, Any]
 @transaction.atomic
 def set_members(*, acting_user: User | None, group: ModelGroup, places: Sequence[Place]) -> None:
     """Make the group's deployments exactly ``places``, in order; nothing if they are so already."""
-    locked = ModelGroup.objects.select_for_update().get(pk=group.pk)
+    locked = ModelGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
     current = _described(list(locked.members.select_related("deployment").order_by("pk")))
     wanted = _described(places)
     if current == wanted:
@@ -173,7 +173,7 @@ def set_members(*, acting_user: User | None, group: ModelGroup, places: Sequence
 @transaction.atomic
 def remove_model_group(*, acting_user: User | None, group: ModelGroup) -> None:
     """Delete a model group and its prices. Raises ``ModelGroupInUse`` while another group leads to it."""
-    locked = ModelGroup.objects.select_for_update().get(pk=group.pk)
+    locked = ModelGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
     for other in ModelGroup.objects.exclude(pk=locked.pk):
         if any(locked.name in targets for targets in neighbours(other.fallbacks, other.rules).values()):
             raise ModelGroupInUse(f"The model group {other.name!r} leads to {locked.name!r}.")

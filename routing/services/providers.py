@@ -102,7 +102,7 @@ def update_provider(*, acting_user: User | None, provider: Provider, **changes: 
     """
     if unknown := set(changes) - CHANGEABLE:
         raise ProviderError(f"Not changed here: {', '.join(sorted(unknown))}.")
-    locked = Provider.objects.select_for_update().get(pk=provider.pk)
+    locked = Provider.objects.select_for_update(no_key=True).get(pk=provider.pk)
     if "base_url" in changes:
         changes["base_url"] = address(changes.get("kind", locked.kind), changes["base_url"])
     if changes := rows.changed(locked, changes):
@@ -134,7 +134,7 @@ def set_credentials(*, acting_user: User | None, provider: Provider, secrets: Se
     """
     if any(not secret.strip() for secret in secrets):
         raise ProviderError("A credential is not empty.")
-    locked = Provider.objects.select_for_update().get(pk=provider.pk)
+    locked = Provider.objects.select_for_update(no_key=True).get(pk=provider.pk)
     if not secrets and KINDS[locked.kind].needs_credential:
         raise MissingCredential(f"A provider of kind {locked.kind} needs a credential.")
     if stored_secrets(locked) == list(secrets):
@@ -155,7 +155,7 @@ def set_credentials(*, acting_user: User | None, provider: Provider, secrets: Se
 @transaction.atomic
 def remove_provider(*, acting_user: User | None, provider: Provider) -> None:
     """Delete a provider and its credentials. Raises ``ProviderInUse`` while a deployment is there."""
-    locked = Provider.objects.select_for_update().get(pk=provider.pk)
+    locked = Provider.objects.select_for_update(no_key=True).get(pk=provider.pk)
     if locked.deployments.exists():
         raise ProviderInUse(f"The provider {locked.name!r} has deployments.")
     audit.record(acting_user=acting_user, verb="removed", target=locked)

@@ -115,7 +115,7 @@ def create_key(
     if given:
         _check_unused(secret)
     with scope(organization=team.organization):
-        Team.objects.select_for_update().get(pk=team.pk)
+        Team.objects.select_for_update(no_key=True).get(pk=team.pk)
         _check_name(team, name)
         key = _new(
             team,
@@ -140,7 +140,7 @@ def create_key(
 
 
 def _locked(key: ApiKey) -> ApiKey:
-    locked = ApiKey.objects.select_for_update().get(pk=key.pk)
+    locked = ApiKey.objects.select_for_update(no_key=True).get(pk=key.pk)
     if locked.revoked_at is not None or locked.successor_id is not None:
         raise KeyRevoked(
             f"The key {locked.name!r} is revoked, or the old secret of a rotated one, and does not change."
@@ -258,7 +258,7 @@ def revoke_key(*, acting_user: User | None, key: ApiKey) -> ApiKey:
     Workers learn of it within a second.
     """
     with scope(organization=key.organization):
-        locked = ApiKey.objects.select_for_update().get(pk=key.pk)
+        locked = ApiKey.objects.select_for_update(no_key=True).get(pk=key.pk)
         if locked.revoked_at is None:
             rows.assign(locked, {"revoked_at": timezone.now()})
             ApiKey.objects.filter(successor=locked, revoked_at__isnull=True).update(

@@ -58,8 +58,8 @@ def add_member(
 
 def _locked(membership: Membership) -> Membership:
     """The row, behind a lock on its organization, so that two owners cannot leave at once."""
-    Organization.objects.select_for_update().get(pk=membership.organization_id)
-    return Membership.objects.select_for_update().get(pk=membership.pk)
+    Organization.objects.select_for_update(no_key=True).get(pk=membership.organization_id)
+    return Membership.objects.select_for_update(no_key=True).get(pk=membership.pk)
 
 
 def _check_not_last_owner(membership: Membership) -> None:
@@ -94,7 +94,7 @@ def remove_member(*, acting_user: User | None, membership: Membership) -> None:
     with scope(organization=organization):
         locked = _locked(membership)
         _check_not_last_owner(locked)
-        keys = ApiKey.objects.select_for_update().filter(owner=locked, revoked_at__isnull=True)
+        keys = ApiKey.objects.select_for_update(no_key=True).filter(owner=locked, revoked_at__isnull=True)
         revoked = [str(key) for key in keys]
         keys.update(revoked_at=timezone.now())
         audit.record(

@@ -126,7 +126,7 @@ def update_organization(
 
 
 def _change(acting_user: User | None, organization: Organization, changes: dict[str, Any]) -> Organization:
-    locked = Organization.objects.select_for_update().get(pk=organization.pk)
+    locked = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     if changes := rows.changed(locked, changes):
         detail = rows.assign(locked, changes)
         audit.record(
@@ -170,7 +170,7 @@ def remove_organization(*, acting_user: User | None, organization: Organization)
 
     The caller makes sure that nothing was used or paid: ``billing`` knows, this app does not.
     """
-    locked = Organization.objects.select_for_update().get(pk=organization.pk)
+    locked = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     audit.record(acting_user=acting_user, verb="removed", target=locked, detail={"name": locked.name})
     locked.delete()
 
@@ -192,7 +192,7 @@ def create_plan(*, acting_user: User | None, name: str, model_groups: Sequence[s
 @transaction.atomic
 def update_plan(*, acting_user: User | None, plan: Plan, **changes: Any) -> Plan:
     """Change a plan's ``name`` or ``model_groups``. Raises ``InvalidRow``."""
-    locked = Plan.objects.select_for_update().get(pk=plan.pk)
+    locked = Plan.objects.select_for_update(no_key=True).get(pk=plan.pk)
     if changes := rows.changed(locked, changes):
         detail = rows.assign(locked, changes)
         audit.record(acting_user=acting_user, verb="changed", target=locked, detail=detail)
@@ -202,7 +202,7 @@ def update_plan(*, acting_user: User | None, plan: Plan, **changes: Any) -> Plan
 @transaction.atomic
 def remove_plan(*, acting_user: User | None, plan: Plan) -> None:
     """Delete a plan and its quotas. Raises ``PlanInUse`` while an organization is on it."""
-    locked = Plan.objects.select_for_update().get(pk=plan.pk)
+    locked = Plan.objects.select_for_update(no_key=True).get(pk=plan.pk)
     if Organization.objects.filter(plan=locked).exists():
         raise PlanInUse(f"The plan {locked.name!r} has organizations on it.")
     audit.record(acting_user=acting_user, verb="removed", target=locked)

@@ -76,7 +76,7 @@ def update_team(*, acting_user: User | None, team: Team, **changes: Any) -> Team
     if unknown := set(changes) - CHANGEABLE:
         raise UnchangeableField(f"Not changed here: {', '.join(sorted(unknown))}.")
     with scope(organization=team.organization):
-        locked = Team.objects.select_for_update().get(pk=team.pk)
+        locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
         if changes := rows.changed(locked, changes):
             detail = rows.assign(locked, changes)
             audit.record(
@@ -99,7 +99,7 @@ def set_team_member(
     if role not in TEAM_ROLES:
         raise NotATeamRole(f"{role.label} is no role in a team; use one of admin, member, viewer.")
     with scope(organization=team.organization):
-        Team.objects.select_for_update().get(pk=team.pk)
+        Team.objects.select_for_update(no_key=True).get(pk=team.pk)
         row = TeamMembership.objects.filter(team=team, membership=membership).first()
         if row is not None and row.role == role.value:
             return row
@@ -140,6 +140,6 @@ def remove_team(*, acting_user: User | None, team: Team) -> None:
     The caller makes sure that nothing was used: ``billing`` knows, this app does not.
     """
     with scope(organization=team.organization):
-        locked = Team.objects.select_for_update().get(pk=team.pk)
+        locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
         audit.record(acting_user=acting_user, verb="removed", target=locked, organization=team.organization)
         locked.delete()

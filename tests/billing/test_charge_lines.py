@@ -85,7 +85,7 @@ def test_what_policy_did_not_charge_is_told(acme: Tenant) -> None:
         end_reason="interrupted", status=500,
     )  # fmt: skip
     found = explain(lost)
-    assert (found.worth, found.charge, found.agrees) == (Decimal("0.001"), 0, False)
+    assert (found.worth, found.charge, found.agrees) == (Decimal("0.001"), Decimal(0), False)
 
 
 def test_a_deleted_price_leaves_the_charge_as_it_was(acme: Tenant) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
@@ -133,6 +135,43 @@ def test_a_tenant_that_is_stuck_does_not_delay_the_others(committed: None, slug:
     assert len(stuck.rollups()) == 1
     stuck.close()
     other.close()
+
+
+def test_an_event_that_arrives_during_the_recomputation_is_not_missed(committed: None, slug: str) -> None:
+    books = Books.open(slug)
+    books.ship(books.end("a", charge="0.10"))
+    parameters = connection_parameters()
+    with psycopg.connect(**parameters) as held, ThreadPoolExecutor(1) as pool:
+        # The recomputation has summed the events when it comes to the key, and waits there.
+        held.execute("SELECT FROM tenants_apikey WHERE id = %s FOR UPDATE", [books.key.id])
+        refreshed = pool.submit(refresh_in_a_thread)
+        wait_until_somebody_waits()
+        books.ship(books.end("b", charge="0.20"))
+        held.rollback()
+        refreshed.result(timeout=60)
+    rollups.refresh()
+    (row,) = books.rollups()
+    assert (row.requests, row.charge, books.marks()) == (2, Decimal("0.30"), set())
+    books.close()
+
+
+def refresh_in_a_thread() -> None:
+    rollups.refresh()
+    connection.close()
+
+
+def wait_until_somebody_waits() -> None:
+    deadline = time.monotonic() + 30
+    with connection.cursor() as cursor:
+        while time.monotonic() < deadline:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%tenants_apikey%'"
+            )
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 def test_a_tenant_that_fails_is_logged_and_keeps_its_mark(

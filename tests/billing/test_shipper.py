@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -401,6 +403,41 @@ def test_a_living_worker_is_not_inherited(tmp_path: Path, books: Books, writer: 
     ship(tmp_path)
     assert books.events() == []
     assert books.leased() == {writer.worker: Decimal(1)}
+
+
+def test_leases_of_a_worker_whose_journal_is_lost_return_on_demand(
+    tmp_path: Path, books: Books, writer: JournalWriter
+) -> None:
+    lost = uuid4()
+    budget = books.budget(held="3")
+    books.lease(budget, lost, "2")
+    books.lease(budget, writer.worker, "1")
+    call_command("ship", directory=tmp_path, abandon=lost, stdout=StringIO())
+    assert books.counters(budget) == (Decimal(0), Decimal(1))
+    assert books.leased(budget) == {writer.worker: Decimal(1)}
+    with pytest.raises(CommandError, match="has a journal here"):
+        call_command("ship", directory=tmp_path, abandon=writer.worker)
+    assert books.leased(budget) == {writer.worker: Decimal(1)}
+
+
+def test_two_shippers_that_settle_the_same_budgets_agree(tmp_path: Path, books: Books) -> None:
+    # The records name their budgets in opposite orders; the counters are locked in one.
+    second = books.budget()
+    orders = [[books.wallet.id, second.id], [second.id, books.wallet.id]]
+    directories = [tmp_path / "one", tmp_path / "two"]
+    for directory, order in zip(directories, orders, strict=True):
+        writer = JournalWriter(directory, uuid4())
+        for number in range(150):
+            writer.end(books.end(f"{directory.name}{number}", charge="0.01", budget_ids=order))
+            if number % 10 == 9:
+                writer.rotate()
+        writer.close()
+    shippers = [shipping(directory) for directory in directories]
+    with shippers[0] as one, shippers[1] as two, ThreadPoolExecutor(2) as pool:
+        shipped = [done.result(timeout=60) for done in [pool.submit(each.ship_once) for each in (one, two)]]
+    assert shipped == [150, 150]
+    assert books.counters() == (Decimal(3), Decimal(0))
+    assert books.counters(second) == (Decimal(3), Decimal(0))
 
 
 def test_a_directory_has_one_shipper(tmp_path: Path) -> None:

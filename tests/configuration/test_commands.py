@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 from django_scopes import scopes_disabled
-from pytest_django import Settings as SettingsWrapper
+from pytest_django import Settings
 
 from billing.services.prices import price_in_force
 from routing.models import Deployment, ModelGroup, Provider
@@ -93,9 +93,7 @@ def test_export_writes_a_file_that_apply_takes(file: Path, tmp_path: Path) -> No
     assert run("apply", str(exported)) == "Nothing to change.\n"
 
 
-def test_the_demo_says_where_to_go_and_what_it_says_is_true(
-    settings: SettingsWrapper, tmp_path: Path
-) -> None:
+def test_the_demo_says_where_to_go_and_what_it_says_is_true(settings: Settings, tmp_path: Path) -> None:
     settings.WEIR_DATA_DIR = tmp_path
     said = run("demo", *SIMULATOR)
     password = re.search(r"password: (\S+)", said)
@@ -114,9 +112,7 @@ def test_the_demo_says_where_to_go_and_what_it_says_is_true(
     assert json.loads(kept.read_text()) == {"password": password.group(1), "key": key.group(1)}
 
 
-def test_every_model_of_the_demo_is_at_the_simulator_and_priced(
-    settings: SettingsWrapper, tmp_path: Path
-) -> None:
+def test_every_model_of_the_demo_is_at_the_simulator_and_priced(settings: Settings, tmp_path: Path) -> None:
     settings.WEIR_DATA_DIR = tmp_path
     run("demo", *SIMULATOR)
     assert Provider.objects.get().base_url == "http://127.0.0.1:8200/v1"
@@ -126,7 +122,7 @@ def test_every_model_of_the_demo_is_at_the_simulator_and_priced(
         assert price_in_force(deployment=deployment) is not None
 
 
-def test_a_second_demo_says_the_same_and_writes_nothing(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_a_second_demo_says_the_same_and_writes_nothing(settings: Settings, tmp_path: Path) -> None:
     settings.WEIR_DATA_DIR = tmp_path
     said = run("demo", *SIMULATOR)
     with scopes_disabled():
@@ -136,7 +132,7 @@ def test_a_second_demo_says_the_same_and_writes_nothing(settings: SettingsWrappe
 
 
 def test_a_demo_whose_file_was_lost_gets_a_new_password_and_key_that_work(
-    settings: SettingsWrapper, tmp_path: Path
+    settings: Settings, tmp_path: Path
 ) -> None:
     settings.WEIR_DATA_DIR = tmp_path
     run("demo", *SIMULATOR)
@@ -148,7 +144,7 @@ def test_a_demo_whose_file_was_lost_gets_a_new_password_and_key_that_work(
         assert ApiKey.objects.get(name="search-backend").digest == digest(kept["key"])
 
 
-def test_a_password_changed_since_is_not_told_wrong(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_a_password_changed_since_is_not_told_wrong(settings: Settings, tmp_path: Path) -> None:
     settings.WEIR_DATA_DIR = tmp_path
     run("demo", *SIMULATOR)
     ann = User.objects.get(email="ann@demo.example")
@@ -159,7 +155,7 @@ def test_a_password_changed_since_is_not_told_wrong(settings: SettingsWrapper, t
     assert ann.check_password("quite another one")
 
 
-def test_the_small_model_is_offered_where_it_runs(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_the_small_model_is_offered_where_it_runs(settings: Settings, tmp_path: Path) -> None:
     settings.WEIR_DATA_DIR = tmp_path
     run("demo", *SIMULATOR, "--model-url", "http://127.0.0.1:8300")
     local = Provider.objects.get(name="local")
@@ -167,9 +163,7 @@ def test_the_small_model_is_offered_where_it_runs(settings: SettingsWrapper, tmp
     assert ModelGroup.objects.get(name="smollm2").members.get().deployment.model == "smollm2-135m"
 
 
-def test_a_prune_of_another_file_leaves_the_demo(
-    settings: SettingsWrapper, tmp_path: Path, file: Path
-) -> None:
+def test_a_prune_of_another_file_leaves_the_demo(settings: Settings, tmp_path: Path, file: Path) -> None:
     settings.WEIR_DATA_DIR = tmp_path
     run("demo", *SIMULATOR)
     run("apply", str(file), "--prune")

@@ -7,11 +7,14 @@ import threading
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import psycopg
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from billing import journal, settlement
 from billing.shipper import Shipper, ShipperRunning
 
 
@@ -29,9 +32,18 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--directory", type=Path, help="the journal (default: journal in WEIR_DATA_DIR)")
         parser.add_argument("--once", action="store_true", help="ship what is there, and end")
+        parser.add_argument(
+            "--abandon",
+            type=UUID,
+            metavar="WORKER",
+            help="only return the leases of a worker that is dead and whose journal is lost with its disk",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002  # Django's signature
         directory = options["directory"] or settings.WEIR_DATA_DIR / "journal"
+        if worker := options["abandon"]:
+            self._abandon(directory, worker)
+            return
         try:
             shipper = Shipper(directory, connection_parameters())
         except ShipperRunning as error:
@@ -46,3 +58,10 @@ class Command(BaseCommand):
             shipper.run(stop, settings.SHIP_INTERVAL_SECONDS)
         finally:
             shipper.close()
+
+    def _abandon(self, directory: Path, worker: UUID) -> None:
+        if journal.alive_path(directory, worker).exists():
+            raise CommandError("This worker has a journal here; the shipper returns its leases by itself.")
+        with psycopg.connect(**connection_parameters(), autocommit=True) as own:
+            settlement.return_leases(own, worker)
+        self.stdout.write(f"The leases of worker {worker} are returned.")

@@ -200,11 +200,10 @@ class Printer:
     def box(self, base_url: str, summary: str) -> None:
         """Write where the gateway is and how to use it."""
         rule = "=" * min(100, shutil.get_terminal_size().columns)
+        summary = summary.rstrip() or f"Console   {base_url}/\nAPI       {base_url}/v1"
         lines = [
             "Weir is ready.",
-            f"  Console   {base_url}/",
-            f"  API       {base_url}/v1",
-            *(f"  {line}" for line in summary.rstrip().splitlines()),
+            *(f"  {line}" for line in summary.splitlines()),
             "Ctrl-C stops everything.",
         ]
         self.write("\n".join(["", rule, *lines, rule, ""]))

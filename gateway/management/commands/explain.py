@@ -1,0 +1,116 @@
+"""``manage.py explain``: which deployments would serve a request, in which order, and why not the others."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import ArgumentParser
+from datetime import UTC, datetime
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django_scopes import scopes_disabled
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from billing.money import plain
+from gateway.v1.principals import Principal, Principals
+from gateway.v1.rates import RateBook, load_rates
+from gateway.v1.worker import database_dsn
+from routing.policy import Need, Signals, explain
+from routing.table import DeploymentSpec, GroupSpec, RoutingTable, load_table
+from tenants.models import ApiKey
+
+
+class Command(BaseCommand):
+    """Asks the routing policy itself, with the tables a worker would have at this moment.
+
+    What only a running worker knows (requests in flight, latency) counts as zero.
+    """
+
+    help = "Show how a request with a key for a model would be routed. Sends nothing."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add what a request is told by."""
+        parser.add_argument("--key", required=True, help="organization/team/name of an API key")
+        parser.add_argument("--model", required=True, help="what the client would send as model")
+        parser.add_argument("--tokens", type=int, default=100, help="input tokens (default 100)")
+        parser.add_argument("--output", type=int, default=500, help="output tokens (default 500)")
+        for need in ("tools", "vision", "json_schema"):
+            flag = f"--{need.replace('_', '-')}"
+            parser.add_argument(flag, action="append_const", dest="needs", const=need, help=f"needs {need}")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Print the candidates. Raises CommandError where the key or model is not to be had."""
+        digest = self.digest(options["key"])
+        table, rates, principal = asyncio.run(read(digest))
+        if principal is None:
+            raise CommandError(
+                f"The key {options['key']} does not work: it is revoked, or its organization suspended."
+            )
+        group = table.groups.get(options["model"])
+        if group is None or not principal.may_see(options["model"]):
+            raise CommandError(f"There is no model group {options['model']} for {principal.organization}.")
+        if not principal.may_use(options["model"]):
+            raise CommandError(f"The key {options['key']} may not use {options['model']}.")
+        need = Need(
+            options["tokens"],
+            options["output"],
+            frozenset(options["needs"] or ()),
+            principal.plan,
+            principal.team,
+        )
+        self.print(table, rates, principal, group, need)
+
+    def digest(self, name: str) -> str:
+        """The digest of the key called organization/team/name."""
+        organization, _, rest = name.partition("/")
+        team, _, key = rest.partition("/")
+        with scopes_disabled():
+            found = ApiKey.objects.filter(
+                organization__slug=organization, team__slug=team, name=key, revoked_at__isnull=True
+            ).order_by("-created_at")
+            digest = found.values_list("digest", flat=True).first()
+        if digest is None:
+            raise CommandError(f"There is no key {name}. Write it as organization/team/name.")
+        return str(digest)
+
+    def print(
+        self, table: RoutingTable, rates: RateBook, principal: Principal, group: GroupSpec, need: Need
+    ) -> None:
+        """Write the verdicts, first the order of trying, then what was left out and why."""
+        now = datetime.now(UTC)
+
+        def cost(deployment: DeploymentSpec) -> Decimal | None:
+            found = rates.cost(deployment.id, now)
+            if found is None or not found.priced_for("chat.completions"):
+                return None
+            return found.most(need.input_tokens, need.output_tokens)
+
+        signals = Signals(cost, lambda _deployment: 0, lambda _deployment: 0.0)
+        self.stdout.write(
+            f"{group.name}: {group.strategy}, {need.input_tokens} + {need.output_tokens} tokens"
+        )
+        for verdict in explain(table, group, need, signals, Random(0), principal.may_use):  # noqa: S311  # repeatable
+            amount = cost(verdict.deployment)
+            price = f"${plain(amount)}" if amount is not None else "no price"
+            place = f"{verdict.place}." if verdict.place else "-"
+            where = "" if verdict.group == group.name else f" (by {verdict.group})"
+            reason = f": {verdict.removed}" if verdict.removed else ""
+            self.stdout.write(
+                f"  {place:>3} {verdict.deployment.name}{where}, "
+                f"{verdict.deployment.model} at {verdict.deployment.provider.name}, up to {price}{reason}"
+            )
+
+
+async def read(digest: str) -> tuple[RoutingTable, RateBook, Principal | None]:
+    """The tables and the principal as a worker would read them."""
+    dsn = database_dsn()
+    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+        table, rates = await load_table(connection), await load_rates(connection)
+    async with AsyncConnectionPool(
+        dsn, min_size=1, max_size=1, open=False, kwargs={"autocommit": True}
+    ) as pool:
+        principal = await Principals(pool).by_digest(digest)
+    return table, rates, principal

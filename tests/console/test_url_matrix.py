@@ -1,0 +1,336 @@
+"""Every address and every role: what each may open and change, and that a refusal changes nothing.
+
+The table below has a row for each URL name of the project. An address without a row fails the test, so
+nobody can add a page without saying who may see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection, transaction
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django_scopes import scopes_disabled
+
+from tenants.models import Membership, Organization, TeamMembership
+from tenants.permissions import Role
+from tests.billing.made_usage import Tenant, event, make_member, make_tenant
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume"),
+]
+
+# Django's admin and django-allauth guard their own addresses.
+EXCLUDED = ("admin/", "accounts/")
+ROLES = ("owner", "admin", "finance", "member", "viewer", "lead")
+# In the order of ROLES. `lead` is a member who is admin of the team `search`; `member` is in that team.
+ALL = (200, 200, 200, 200, 200, 200)
+MANAGERS = (200, 200, 403, 403, 403, 403)
+EXPORTERS = (200, 200, 200, 403, 403, 403)
+# A key or request of the team `search` that is not one's own.
+WATCHERS = (200, 200, 200, 404, 404, 200)
+# Only POST is answered; who may not write learns nothing else.
+WRITE_ONLY = (405, 405, 403, 403, 403, 403)
+
+READS: dict[str, tuple[int, ...]] = {
+    "console:home": (302, 302, 302, 302, 302, 302),
+    "console:overview": ALL,
+    "console:keys": ALL,
+    "console:key_new": (200, 200, 403, 200, 403, 200),
+    "console:key": WATCHERS,
+    "console:key_edit": (200, 200, 403, 404, 403, 200),
+    "console:key_rotate": (200, 200, 403, 404, 403, 200),
+    "console:key_revoke": (200, 200, 403, 404, 404, 200),
+    "console:quotas": ALL,
+    "console:quota_save": (405, 405, 403, 403, 403, 405),
+    "console:members": ALL,
+    "console:member_add": WRITE_ONLY,
+    "console:roles": ALL,
+    "console:member_role": WRITE_ONLY,
+    "console:member_remove": MANAGERS,
+    "console:team_new": WRITE_ONLY,
+    "console:team": ALL,
+    "console:team_leave": WRITE_ONLY,
+    "console:audit": MANAGERS,
+    "console:costs": ALL,
+    "console:costs_report": ALL,
+    "console:costs_usage_csv": EXPORTERS,
+    "console:costs_usage_jsonl": EXPORTERS,
+    "console:requests": ALL,
+    "console:request": WATCHERS,
+    "api:usage": EXPORTERS,
+    "api:report": ALL,
+    "api:keys": ALL,
+}
+# Addresses without an organization in them.
+WITHOUT_TENANT = {"console:home"}
+
+
+@dataclass(frozen=True)
+class Write:
+    """A POST with the status each role gets; 200 and 302 are the ones that change something."""
+
+    name: str
+    statuses: tuple[int, ...]
+    data: dict[str, Any] = field(default_factory=dict)
+    # In place of what the world gives for this address.
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+MANAGED = (302, 302, 403, 403, 403, 403)
+# Words in braces stand for an id of the world.
+WRITES = [
+    # A service key: a plain member may only make keys for themselves.
+    Write("key_new", (200, 200, 403, 422, 403, 200), {"name": "new", "team": "{search}", "owner": ""}),
+    Write(
+        "key_new", (200, 200, 403, 200, 403, 422), {"name": "new", "team": "{search}", "owner": "{member}"}
+    ),
+    # In a team that is not theirs.
+    Write("key_new", (200, 200, 403, 422, 403, 422), {"name": "new", "team": "{ads}", "owner": "{member}"}),
+    Write("key_edit", (302, 302, 403, 404, 403, 302), {"name": "renamed"}),
+    Write("key_edit", (302, 302, 403, 404, 403, 404), {"name": "renamed"}, {"key": "{banner}"}),
+    Write("key_edit", (302, 302, 403, 302, 403, 302), {"name": "renamed"}, {"key": "{backend}"}),
+    Write("key_rotate", (200, 200, 403, 404, 403, 200), {"overlap": "3600"}),
+    Write("key_revoke", (302, 302, 403, 404, 404, 302)),
+    Write("key_revoke", (302, 302, 403, 302, 404, 302), {}, {"key": "{backend}"}),
+    Write("quota_save", MANAGED, {"concurrency": "3"}, {"layer": "organization"}),
+    Write("quota_save", MANAGED, {"budget_day": "3"}, {"layer": "end_user"}),
+    Write("quota_save", (302, 302, 403, 403, 403, 302), {"concurrency": "3"}, {"layer": "team-{search}"}),
+    Write("quota_save", MANAGED, {"concurrency": "3"}, {"layer": "team-{ads}"}),
+    Write("quota_save", (302, 302, 403, 403, 403, 302), {"concurrency": "3"}, {"layer": "key-{batch}"}),
+    Write("quota_save", (302, 302, 403, 403, 403, 404), {"concurrency": "3"}, {"layer": "key-{banner}"}),
+    Write("quota_save", MANAGED, {"concurrency": "3"}, {"layer": "member-{member}"}),
+    Write("member_add", MANAGED, {"email": "new@acme.example", "role": "member"}),
+    # Only owners make owners, and only owners change them.
+    Write("member_add", (302, 422, 403, 403, 403, 403), {"email": "new@acme.example", "role": "owner"}),
+    Write("member_role", MANAGED, {"role": "viewer"}),
+    Write("member_role", (302, 403, 403, 403, 403, 403), {"role": "member"}, {"member": "{other_owner}"}),
+    Write("member_remove", MANAGED),
+    Write("member_remove", (302, 403, 403, 403, 403, 403), {}, {"member": "{other_owner}"}),
+    Write("team_new", MANAGED, {"name": "New", "slug": "new"}),
+    Write("team", MANAGED, {"membership": "{viewer}", "role": "member"}),
+    Write("team_leave", MANAGED),
+]
+
+
+@dataclass
+class World:
+    """A tenant with a person for each role, another tenant, and addresses into the first."""
+
+    acme: Tenant
+    globex: Tenant
+    people: dict[str, Membership]
+    outsider: Membership
+    ids: dict[str, Any]
+
+    def client(self, role: str) -> Client:
+        """A browser in which the person with ``role`` is signed in; ``anonymous`` is nobody."""
+        client = Client(raise_request_exception=False)
+        if role != "anonymous":
+            client.force_login((self.outsider if role == "outsider" else self.people[role]).user)
+        return client
+
+    def address(self, name: str, tenant: Tenant | None = None, **changes: Any) -> str:
+        """The address called ``name``, with the objects of ``tenant``; the organization is always acme."""
+        of = tenant or self.acme
+        objects = {
+            "key": of.batch.pk,
+            "layer": f"team-{of.search.pk}",
+            "member": self.people["member"].pk if of is self.acme else of.ann.pk,
+            "team": of.search.pk,
+            "request_id": f"req-{of.organization.slug}",
+        }
+        wanted = {word: value for word, value in objects.items() if word in parameters()[name]}
+        wanted |= {word: self.filled(value) for word, value in changes.items()}
+        if name not in WITHOUT_TENANT:
+            wanted["organization"] = self.acme.organization.slug
+        return reverse(name, kwargs=wanted)
+
+    def filled(self, value: Any) -> Any:
+        """``value`` with ids for the words in braces."""
+        return value.format(**self.ids) if isinstance(value, str) else value
+
+
+@pytest.fixture
+def world() -> World:
+    acme, globex = make_tenant("acme"), make_tenant("globex")
+    organization = acme.organization
+    people = {
+        role: make_member(organization, f"{role}@acme.example", Role(role))
+        for role in ROLES
+        if role != "lead"
+    }
+    people["lead"] = make_member(organization, "lead@acme.example", Role.MEMBER, acme.search)
+    other_owner = make_member(organization, "other-owner@acme.example", Role.OWNER)
+    with scopes_disabled():
+        TeamMembership.objects.create(team=acme.search, membership=people["member"], role=Role.MEMBER.value)
+        acme.backend.owner = people["member"]
+        acme.backend.save(update_fields=["owner"])
+    for tenant in (acme, globex):
+        event(tenant.batch, "2026-03-01T10:00", f"req-{tenant.organization.slug}")
+    ids = {
+        "search": acme.search.pk,
+        "ads": acme.ads.pk,
+        "backend": acme.backend.pk,
+        "batch": acme.batch.pk,
+        "banner": acme.banner.pk,
+        "other_owner": other_owner.pk,
+        **{role: person.pk for role, person in people.items()},
+    }
+    return World(
+        acme, globex, people, make_member(globex.organization, "boss@globex.example", Role.OWNER), ids
+    )
+
+
+def patterns(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterator[tuple[str, str, set[str]]]:
+    """Every address under ``resolver``: its route, its full name, the words in it."""
+    for entry in resolver.url_patterns:
+        route = prefix + str(entry.pattern)
+        if route.startswith(EXCLUDED):
+            continue
+        if isinstance(entry, URLResolver):
+            inner = f"{space}{entry.namespace}:" if entry.namespace else space
+            yield from patterns(entry, route, inner)
+        elif isinstance(entry, URLPattern):
+            yield route, f"{space}{entry.name}" if entry.name else "", set(entry.pattern.converters)
+
+
+def parameters() -> dict[str, set[str]]:
+    """The words in each address by its name; ``organization`` stands in an outer part."""
+    return {name: words for _, name, words in patterns(get_resolver())}
+
+
+def contents() -> dict[str, str]:
+    """A digest of every table of the project, which any change of any row changes."""
+    digests = {}
+    with connection.cursor() as cursor:
+        for model in apps.get_models():
+            if model._meta.app_label in {"tenants", "routing", "billing", "gateway"}:
+                table = connection.ops.quote_name(model._meta.db_table)
+                cursor.execute(
+                    f"SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"
+                )
+                digests[model._meta.db_table] = cursor.fetchone()[0]
+    return digests
+
+
+def read_whole(response: HttpResponse) -> HttpResponse:
+    """``response``, a streamed one read to its end."""
+    if response.streaming:
+        b"".join(response)
+    return response
+
+
+def test_every_address_has_a_row_and_every_row_an_address() -> None:
+    found = {name: route for route, name, _ in patterns(get_resolver())}
+    assert "" not in found, f"{found['']} has no name"
+    assert set(found) - set(READS) == set(), "addresses without a row"
+    assert set(READS) - set(found) == set(), "rows without an address"
+
+
+def test_every_address_that_takes_a_post_has_a_write() -> None:
+    # What answers a manager's GET with 405 takes POST only.
+    only_post = {name.removeprefix("console:") for name, statuses in READS.items() if statuses[0] == 405}
+    assert only_post <= {write.name for write in WRITES}
+
+
+@pytest.mark.parametrize("name", sorted(READS))
+def test_who_may_read(world: World, name: str) -> None:
+    before = contents()
+    address = world.address(name)
+    found = tuple(read_whole(world.client(role).get(address)).status_code for role in ROLES)
+    assert found == READS[name]
+    anonymous = world.client("anonymous").get(address)
+    if name.startswith("api:"):
+        assert anonymous.status_code == 401
+    else:
+        assert (anonymous.status_code, anonymous.headers["Location"].split("?")[0]) == (
+            302,
+            "/accounts/login/",
+        )
+    if name not in WITHOUT_TENANT:
+        assert world.client("outsider").get(address).status_code == 404
+    after = contents()
+    # Signing in writes the time of the last one, nothing else.
+    assert {table for table in before if before[table] != after[table]} <= {"tenants_user"}
+
+
+@pytest.mark.parametrize("name", sorted(set(READS) - WITHOUT_TENANT))
+def test_another_tenants_object_is_not_found_in_ones_own_organization(world: World, name: str) -> None:
+    if not parameters()[name] - {"organization"}:
+        pytest.skip("There is no object in this address.")
+    owner = world.client("owner")
+    address = world.address(name, world.globex)
+    before = contents()
+    if READS[name][0] != 405:
+        assert owner.get(address).status_code == 404
+    if READS[name][0] == 405 or name.removeprefix("console:") in {write.name for write in WRITES}:
+        assert (
+            owner.post(
+                address, {"role": "viewer", "concurrency": "1", "name": "x", "overlap": "0"}
+            ).status_code
+            == 404
+        )
+    assert contents() == before
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: f"{write.name} {write.data} {write.kwargs}")
+def test_who_may_write_and_a_refusal_changes_nothing(world: World, write: Write) -> None:
+    name = f"console:{write.name}"
+    address = world.address(name, **write.kwargs)
+    data = {word: world.filled(value) for word, value in write.data.items()}
+    for role, expected in zip((*ROLES, "outsider", "anonymous"), (*write.statuses, 404, 302), strict=True):
+        client = world.client(role)
+        before = contents()
+        # Each role finds the world as it was.
+        with transaction.atomic():
+            response = client.post(address, data)
+            after = contents()
+            transaction.set_rollback(True)
+        assert response.status_code == expected, role
+        allowed = expected in (200, 302) and role not in ("outsider", "anonymous")
+        assert (before != after) is allowed, (
+            f"{role}: {[table for table in before if before[table] != after[table]]}"
+        )
+        if role == "anonymous":
+            assert response.headers["Location"].startswith("/accounts/login/")
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: f"{write.name} {write.data} {write.kwargs}")
+def test_a_post_from_another_site_is_refused(world: World, write: Write) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(world.people["owner"].user)
+    before = contents()
+    data = {word: world.filled(value) for word, value in write.data.items()}
+    assert client.post(world.address(f"console:{write.name}", **write.kwargs), data).status_code == 403
+    assert contents() == before
+
+
+@pytest.mark.parametrize("name", sorted(set(READS) - {f"console:{write.name}" for write in WRITES}))
+def test_a_page_that_is_only_read_changes_nothing_by_a_post(world: World, name: str) -> None:
+    client = world.client("owner")
+    before = contents()
+    response = read_whole(client.post(world.address(name), {"name": "x", "role": "owner"}))
+    assert response.status_code < 500
+    assert contents() == before
+
+
+@pytest.mark.parametrize("name", sorted(set(READS) - WITHOUT_TENANT))
+def test_a_suspended_organization_does_not_exist(world: World, name: str) -> None:
+    Organization.objects.filter(slug="acme").update(suspended_at="2026-01-01T00:00Z")
+    assert world.client("owner").get(world.address(name)).status_code == 404
+
+
+@pytest.mark.parametrize("name", sorted(set(READS) - WITHOUT_TENANT))
+def test_an_operator_who_is_no_member_does_not_get_in(world: World, name: str) -> None:
+    operator = world.outsider.user
+    operator.is_staff = operator.is_superuser = True
+    operator.save(update_fields=["is_staff", "is_superuser"])
+    assert world.client("outsider").get(world.address(name)).status_code == 404
