@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 
+from django.conf import settings
 from django.contrib.auth.hashers import make_password
+from django.utils.module_loading import import_string
 
 from billing.services.wallet import wallet
 from tenants.models import ApiKey, Membership, Organization, Team
@@ -20,9 +22,12 @@ PASSWORD = "correct horse battery"
 
 
 @cache
-def hashed_password() -> str:
-    """``PASSWORD`` as it is stored. Hashing takes long by design, so it is done once a run."""
-    return make_password(PASSWORD)
+def hashed_password(hasher: str) -> str:
+    """``PASSWORD`` as ``hasher`` (the first of PASSWORD_HASHERS) stores it.
+
+    Hashing takes long by design, so it is done once a run.
+    """
+    return make_password(PASSWORD, hasher=import_string(hasher)())
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def make_cast(
         added = add_member(
             acting_user=None, organization=organization, email=f"{name}@{slug}.example", role=role
         )
-        added.user.password = hashed_password()
+        added.user.password = hashed_password(settings.PASSWORD_HASHERS[0])
         added.user.save(update_fields=["password"])
         return added
 

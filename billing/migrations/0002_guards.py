@@ -93,7 +93,7 @@ CREATE INDEX unposted_by_organization ON billing_unpostedhour (organization_id);
 """
 
 
-def make_partitions(apps, schema_editor):
+def make_partitions(apps, schema_editor):  # noqa: ARG001  # Django calls it with both
     month = datetime.now(tz=UTC)
     with schema_editor.connection.cursor() as cursor:
         partitions.ensure(cursor, month)

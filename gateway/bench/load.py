@@ -21,6 +21,7 @@ from gateway.bench import measure
 DONE = b"data: [DONE]\n\n"
 EVENT = b"data: "
 MOST_ERRORS = 5
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,9 @@ class Connection(asyncio.Protocol):
         self.busy, self.first, self.reads = True, None, 0
         self._pieces.clear()
         self.started = time.perf_counter() if due is None else due
+        if self.transport.is_closing():
+            self._end("the connection was closed between two answers")
+            return
         self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -210,15 +214,18 @@ class Client:
         for position, connection in enumerate(self._connections):
             self._next(connection, position)
         # Answers that were under way at the end of the time are waited for.
-        async with asyncio.timeout(seconds + 60):
-            await self._idle
+        try:
+            async with asyncio.timeout(seconds + PATIENCE_SECONDS):
+                await self._idle
+        except TimeoutError:
+            self._errors.append(f"no answer within {PATIENCE_SECONDS:.0f} s")
         if count < 1 << 30 and self._left and not self._errors:
             self._errors.append(f"too slow: {self._left} of {count} requests were not made in {seconds:.0f} s")
         return len(self._latencies), time.perf_counter() - self._begun
 
     def _next(self, connection: Connection, position: int | None = None) -> None:
-        """Let ``connection`` ask again, or rest if the round is over. At a rate, the requests of
-        ``rate * seconds`` fall due one after another, and the first connection that is free takes one."""
+        """Let ``connection`` ask again, or rest if the round is over. At a rate, requests fall due one
+        after another, and a connection takes the next as soon as it is free."""
         now = time.perf_counter()
         if self._left <= 0 or now >= self._until or self._errors:
             self._open -= 1

@@ -106,10 +106,18 @@ class Exchange:
             self.cost, self.charge = charge_of(
                 usage, self.offer.cost_rates, self.offer.price_rates, self.principal.markup
             )
+            if end_reason == "interrupted":
+                # The gateway's own stop is not the tenant's bill.
+                self.charge = ZERO
         return usage
 
     def _charged_usage(self) -> TokenUsage:
-        if self.end_reason not in _USED or not self.sent or self.facts is None:
+        if not self.sent or self.facts is None:
+            return NOTHING
+        if self.end_reason == "interrupted":
+            # As the shipper records it after a crash: the provider has the prompt, the tenant has nothing.
+            return TokenUsage(self.facts.input_tokens, 0, 0, 0, 0, ESTIMATED)
+        if self.end_reason not in _USED:
             return NOTHING
         if self.usage is not None:
             return self.usage

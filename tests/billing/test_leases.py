@@ -653,6 +653,23 @@ def test_a_debt_that_was_shipped_is_forgotten_once_nothing_is_under_way(house: H
     assert house.counters() == (D(3), D(1))
 
 
+def test_no_more_returns_than_the_lease_has(house: House) -> None:
+    """A request that was admitted while the budget was soft is charged to the lease all the same."""
+    budget_rule = house.quota("160")
+    worker = uuid4()
+
+    async def scenario(pool: AsyncConnectionPool[Any]) -> None:
+        book = LeaseBook(pool, worker)
+        reservation = await book.reserve([budget_rule], "", D(4), NOON)
+        reservation.release()
+        await aside(house.ship, worker, (reservation, "7"))
+        assert await aside(house.counters) == (D(7), D(3))
+        await book.close()
+
+    run(scenario)
+    assert house.counters() == (D(7), D(0))
+
+
 def test_a_pool_without_autocommit_does_as_well(house: House) -> None:
     budget_rule = house.quota("1")
 
@@ -735,14 +752,18 @@ def test_four_processes_of_fifty_requests_at_a_time_never_overdraw_and_use_it_up
         processes.append(
             subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0] * 4
     total = D(0)
     for worker, output in zip(workers, outputs, strict=True):

@@ -53,12 +53,14 @@ def test_a_keys_pages_open_to_its_owner_and_those_who_manage_its_team(
         reverse(f"console:{page}", args=["acme", acme.search_key.pk])
     )
     if person in KEY_PAGES[page]:
-        assert response.status_code == 200
+        expected = 200
+    elif person == "fay" or (person == "vera" and page in {"key_edit", "key_rotate"}):
+        # Finance sees the key but changes none; a viewer changes none, whichever it is.
+        expected = 403
     else:
-        # Finance sees the key, so it is forbidden; whoever may not see it is told that it does not exist.
-        # A viewer may change no key at all.
-        expected = {("fay", "key_revoke"): {403}, ("vera", "key"): {404}}.get((person, page), {403, 404})
-        assert response.status_code in expected
+        # What one may not see does not exist.
+        expected = 404
+    assert response.status_code == expected
 
 
 @pytest.mark.parametrize("page", [*PAGES, "member_add", "team_new"])
@@ -67,7 +69,6 @@ def test_another_organizations_pages_do_not_exist(
 ) -> None:
     response = sign_in(acme.ann).get(reverse(f"console:{page}", args=["other"]))
     assert response.status_code == 404
-    assert b"other" not in response.content.lower().replace(b"others", b"").replace(b"another", b"")
 
 
 def test_a_stranger_is_led_to_the_sign_in_page_and_back(acme: Cast) -> None:

@@ -1,0 +1,77 @@
+"""Who calls in the measurement: a tenant with every check on, none of which ever refuses.
+
+Run as ``python -m gateway.bench.tenant PROVIDER_URL`` on a migrated scratch database; prints the API key.
+"""
+
+from __future__ import annotations
+
+import sys
+from decimal import Decimal
+
+from gateway.bench.workloads import WORKLOADS
+
+REQUESTS_PER_MINUTE = 10_000_000
+BUDGET = Decimal(10_000_000)
+# US dollars per million tokens.
+COST = {"input": Decimal("1.00"), "cached_input": Decimal("0.10"), "output": Decimal("4.00")}
+PRICE = {"input": Decimal("2.00"), "cached_input": Decimal("0.20"), "output": Decimal("8.00")}
+
+
+def make(provider_url: str) -> str:
+    """Make provider, model groups and tenant; returns the tenant's API key."""
+    from billing.services.prices import set_price
+    from billing.services.quotas import set_quota
+    from billing.services.wallet import top_up
+    from routing.services.deployments import create_deployment
+    from routing.services.groups import Place, create_model_group
+    from routing.services.providers import create_provider
+    from tenants.permissions import Role
+    from tenants.services.keys import create_key
+    from tenants.services.members import add_member
+    from tenants.services.organizations import create_organization
+    from tenants.services.teams import create_team
+
+    provider = create_provider(acting_user=None, name="simulator", kind="simulator", base_url=provider_url)
+    for model in {workload.model for workload in WORKLOADS}:
+        deployment = create_deployment(acting_user=None, name=model, provider=provider, model=model)
+        set_price(acting_user=None, deployment=deployment, **COST)
+        # The client's bytes are the same whoever answers, so the group has the model's own name.
+        group = create_model_group(acting_user=None, name=model, places=[Place(deployment)])
+        set_price(acting_user=None, model_group=group, **PRICE)
+    organization = create_organization(acting_user=None, slug="bench", name="Bench", billing="prepaid")
+    top_up(acting_user=None, organization=organization, amount=BUDGET, reference="bench")
+    owner = add_member(
+        acting_user=None, organization=organization, email="owner@bench.example", role=Role.OWNER
+    )
+    team = create_team(acting_user=None, organization=organization, slug="team", name="Team")
+    set_quota(
+        acting_user=None, scope="team", target=team, metric="budget", limit=BUDGET, period="month"
+    )
+    set_quota(
+        acting_user=None,
+        scope="key",
+        target=create_key(acting_user=None, team=team, name="unused", owner=owner)[0],
+        metric="requests_per_minute",
+        limit=REQUESTS_PER_MINUTE,
+    )
+    key, secret = create_key(acting_user=None, team=team, name="key", owner=owner)
+    set_quota(
+        acting_user=None,
+        scope="key",
+        target=key,
+        metric="requests_per_minute",
+        limit=REQUESTS_PER_MINUTE,
+    )
+    return secret
+
+
+def main() -> None:
+    """Make the tenant in the database of the settings."""
+    import django
+
+    django.setup()
+    sys.stdout.write(make(sys.argv[1]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
