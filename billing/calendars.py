@@ -27,7 +27,8 @@ def zone(name: str) -> ZoneInfo:
 def midnight(day: date, time_zone: str) -> datetime:
     """The first moment of ``day`` in ``time_zone``, in UTC.
 
-    Where clocks skip midnight, that is the moment of the skip; where midnight comes twice, the first.
+    Where clocks skip midnight, it is where the offset before the skip has it; where midnight comes
+    twice, the first.
     """
     return datetime(day.year, day.month, day.day, tzinfo=zone(time_zone)).astimezone(UTC)
 

@@ -247,9 +247,7 @@ def envoy_configuration(port: int, provider_port: int) -> dict[str, object]:
         "http_filters": [router],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
     }
-    chain = {
-        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     endpoint = {"endpoint": {"address": address(provider_port)}}
     cluster = {
         "name": "provider",

@@ -29,6 +29,24 @@ from tenants.services import members as services
 from tenants.services import teams as team_services
 
 
+# What each permission means, for the page of roles.
+EXPLAINED = {
+    Permission.VIEW: "See the overview, quotas, teams and members",
+    Permission.VIEW_OWN_USAGE: "See what one's own keys used and spent",
+    Permission.VIEW_USAGE: "See what everybody used and spent",
+    Permission.VIEW_MONEY: "See the wallet, the ledger and statements",
+    Permission.VIEW_REQUESTS: "See the list of requests, without their contents",
+    Permission.EXPORT_USAGE: "Export usage",
+    Permission.MAKE_OWN_KEYS: "Make keys of one's own, in one's own teams",
+    Permission.MANAGE_KEYS: "Make, change and revoke anybody's keys",
+    Permission.MANAGE_QUOTAS: "Set limits and budgets",
+    Permission.MANAGE_MEMBERS: "Add and remove members and set their roles",
+    Permission.MANAGE_TEAMS: "Create teams and choose who is in them",
+    Permission.MANAGE_ORGANIZATION: "Make and remove owners",
+    Permission.VIEW_AUDIT: "See the audit log",
+}
+
+
 def may_change(tenant: TenantAccess, member: Membership) -> bool:
     """Whether this person may change or end ``member``'s membership: an owner's only as an owner."""
     if Role(member.role) is Role.OWNER:
@@ -213,7 +231,7 @@ def roles(request: TenantRequest) -> HttpResponse:
             "team_roles": TEAM_ROLES,
             "lines": [
                 (
-                    permission.value.capitalize(),
+                    EXPLAINED[permission],
                     [permission in ROLE_PERMISSIONS[role] for role in ORGANIZATION_ROLES],
                     [permission in TEAM_ROLE_PERMISSIONS[role] for role in TEAM_ROLES],
                 )

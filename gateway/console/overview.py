@@ -9,6 +9,7 @@ from decimal import Decimal
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.safestring import SafeString
 
 from billing.access import visible_to
 from billing.calendars import period_bounds
@@ -16,6 +17,8 @@ from billing.models import ReconcileReport
 from billing.reports import cost_report, top, totals_for
 from gateway.console import keyring, layers
 from gateway.console.access import TenantRequest, requires
+from gateway.console.charts import Bar, bar_chart
+from gateway.templatetags.console import money
 from tenants.access import TenantAccess
 from tenants.models import Team
 from tenants.permissions import Permission
@@ -34,43 +37,20 @@ class Matter:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A day of the chart, in its units: ``x`` and ``y`` of the bar's corner, its height, and what it says."""
-
-    x: str
-    y: str
-    height: str
-    title: str
-    today: bool
-
-
-WIDTH, HEIGHT = 720, 120
-
-
-def bars(
-    tenant: TenantAccess, start: datetime, end: datetime, now: datetime
-) -> tuple[list[Bar], Decimal, str]:
-    """The month's charge by day as bars of a 720 x 120 drawing, the highest day in US dollars, a bar's width."""
+def spend_by_day(tenant: TenantAccess, start: datetime, end: datetime) -> SafeString:
+    """The chart of what was spent on each day; empty where nothing was."""
     report = cost_report(tenant.organization, "day", start, end, visible_to(tenant))
-    highest = max((row.sums.charge for row in report.rows), default=Decimal(0))
-    step = Decimal(WIDTH) / max(len(report.rows), 1)
-    found = []
-    today = now.astimezone(start.tzinfo).date()
-    for number, row in enumerate(report.rows):
-        height = Decimal(HEIGHT) * row.sums.charge / highest if highest else Decimal(0)
-        if row.sums.charge:
-            height = max(height, Decimal(2))
-        found.append(
-            Bar(
-                f"{step * number:.1f}",
-                f"{HEIGHT - height:.1f}",
-                f"{height:.1f}",
-                f"{row.key}: ${row.sums.charge:.4f}, {row.sums.requests:,} requests",
-                row.key == today.isoformat(),
-            )
+    if not report.totals.charge:
+        return SafeString("")
+    bars = [
+        Bar(
+            label=str(number),
+            title=f"{row.key}: {money(row.sums.charge)}, {row.sums.requests:,} requests",
+            parts=[row.sums.charge],
         )
-    return found, highest, f"{step * Decimal('0.72'):.1f}"
+        for number, row in enumerate(report.rows, start=1)
+    ]
+    return bar_chart(bars, label="Spend of each day of the month")
 
 
 def attention(tenant: TenantAccess, everything: layers.Layers, now: datetime) -> list[Matter]:
@@ -143,7 +123,6 @@ def overview(request: TenantRequest) -> HttpResponse:
         ),
         None,
     )
-    chart, highest, width = bars(tenant, start, end, now)
     keys = keyring.visible_keys(tenant)
     return render(
         request,
@@ -161,9 +140,7 @@ def overview(request: TenantRequest) -> HttpResponse:
             "books": ReconcileReport.objects.order_by("-at").first()
             if tenant.may(Permission.VIEW_MONEY)
             else None,
-            "bars": chart,
-            "bar_width": width,
-            "highest": highest,
+            "chart": spend_by_day(tenant, start, end),
             "has_teams": Team.objects.exists(),
             "has_keys": keys.exists(),
             "used_ever": sums.requests > 0 or keys.filter(last_used_at__isnull=False).exists(),

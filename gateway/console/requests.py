@@ -279,7 +279,7 @@ def request_detail(request: TenantRequest, *, request_id: str) -> HttpResponse:
             "adjustment": signed(event.charge - explanation.worth),
             "margin": event.charge - event.cost,
             "markup_percent": event.markup * 100,
-            "refused_by": str(event.tags.get(REFUSED_BY, "")) if refused else "",
+            "refused_by": str(event.tags.get(REFUSED_BY, "")),
             "limits": limits_on(event) if refused else [],
             "wallet": refused and event.error_code == "insufficient_quota",
             "tags": tags,

@@ -492,21 +492,6 @@ def test_a_refusal_is_remembered_for_a_moment_and_a_raised_limit_is_seen_after_i
     run(scenario)
 
 
-def test_a_newcomer_does_not_wait_for_a_grant_that_is_over(house: House) -> None:
-    """Requests that arrive in every turn of the loop while grants come and go all get through."""
-    budget_rule = house.quota("1000")
-
-    async def scenario(pool: AsyncConnectionPool[Any]) -> None:
-        book = LeaseBook(pool, uuid4())
-        waiting = []
-        for _ in range(2000):
-            waiting.append(asyncio.create_task(book.reserve([budget_rule], "", D("0.4"), NOON)))
-            await asyncio.sleep(0)
-        assert len(await asyncio.gather(*waiting)) == 2000
-
-    run(scenario)
-
-
 def test_a_crowd_of_requests_makes_one_database_call(house: House) -> None:
     budget_rule = house.quota("1000")
 

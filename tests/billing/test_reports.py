@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
+from random import Random
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
@@ -12,6 +15,7 @@ from django.db.models import Q
 from django.test.utils import CaptureQueriesContext
 from django_scopes import scopes_disabled
 
+from billing import rollups
 from billing.access import local_range, visible_to
 from billing.models import DirtyBucket
 from billing.reports import (
@@ -305,3 +309,30 @@ def test_an_unknown_dimension_is_refused(acme: Tenant) -> None:
 def test_the_last_day_may_not_come_before_the_first(acme: Tenant) -> None:
     with pytest.raises(ValueError, match="before the first"):
         local_range(acme.organization, date(2026, 3, 2), date(2026, 3, 1))
+
+
+@pytest.mark.parametrize("time_zone", ["UTC", "Asia/Kathmandu", "America/St_Johns", "Australia/Lord_Howe"])
+def test_reports_over_recomputed_rollups_equal_the_requests_themselves(time_zone: str) -> None:
+    # Over both changes of the clocks; Lord Howe's are by half an hour.
+    tenant, chance = make_tenant("acme", time_zone), Random(7)  # repeatable, guards nothing
+    local, expected = ZoneInfo(time_zone), defaultdict[date, Decimal](Decimal)
+    begun = [utc("2026-04-03"), utc("2026-10-02")]
+    for number in range(200):
+        at = chance.choice(begun) + timedelta(seconds=chance.randrange(4 * 86400))
+        charge = Decimal(chance.randrange(10**6)) / 10**9
+        key = chance.choice([tenant.backend, tenant.batch, tenant.banner])
+        event(key, at.replace(tzinfo=None).isoformat(), f"req-{number}", str(charge))
+        expected[at.astimezone(local).date()] += charge
+        with scopes_disabled():
+            hour = at.replace(minute=0, second=0)
+            DirtyBucket.objects.create(organization=tenant.organization, hour=hour)
+    rollups.refresh()
+    for first, last in ((date(2026, 4, 1), date(2026, 4, 10)), (date(2026, 10, 1), date(2026, 10, 10))):
+        bounds = local_range(tenant.organization, first, last)
+        by_day = cost_report(tenant.organization, "day", *bounds)
+        assert {row.key: row.sums.charge for row in by_day.rows if row.sums.requests} == {
+            day.isoformat(): charge for day, charge in expected.items() if first <= day <= last
+        }
+        for by in DIMENSIONS:
+            assert cost_report(tenant.organization, by, *bounds).totals == by_day.totals
+        assert by_day.pending_hours == 0

@@ -16,6 +16,8 @@ from billing.services.prices import price_in_force
 from routing.models import Deployment, ModelGroup, Provider
 from tenants.keys import digest
 from tenants.models import ApiKey, AuditEntry, Organization, User
+from tenants.services.keys import revoke_key
+from tenants.services.organizations import update_organization
 from tests.configuration.filed import ENVIRONMENT, SAMPLE
 
 pytestmark = pytest.mark.django_db
@@ -129,6 +131,23 @@ def test_a_second_demo_says_the_same_and_writes_nothing(settings: Settings, tmp_
         count = AuditEntry.objects.count()
         assert run("demo", *SIMULATOR) == said
         assert AuditEntry.objects.count() == count
+
+
+def test_a_second_demo_follows_the_simulator_and_undoes_no_change_made_since(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.WEIR_DATA_DIR = tmp_path
+    run("demo", *SIMULATOR)
+    organization = Organization.objects.get(slug="demo")
+    update_organization(acting_user=None, organization=organization, name="Mine")
+    with scopes_disabled():
+        revoke_key(acting_user=None, key=ApiKey.objects.get(name="search-backend"))
+    ModelGroup.objects.get(name="sim-cut").delete()
+    said = run("demo", "--simulator-url", "http://127.0.0.1:8299", "--base-url", "http://127.0.0.1:8000")
+    assert Provider.objects.get().base_url == "http://127.0.0.1:8299/v1"
+    assert Organization.objects.get(slug="demo").name == "Mine"
+    assert "Key       (revoked or replaced since)" in said
+    assert ModelGroup.objects.filter(name="sim-cut").exists()
 
 
 def test_a_demo_whose_file_was_lost_gets_a_new_password_and_key_that_work(

@@ -49,6 +49,8 @@ def utc(text: str) -> datetime:
         ("day", "2026-07-01 20:00", "Asia/Kathmandu", "2026-07-01 18:15", "2026-07-02 18:15"),
         # Sao Paulo skipped from 2018-11-03 24:00 (-3) to 01:00 (-2): that Sunday began at 03:00 UTC.
         ("day", "2018-11-04 12:00", "America/Sao_Paulo", "2018-11-04 03:00", "2018-11-05 02:00"),
+        # Toronto's clocks went from 23:30 (-5) to 00:30 (-4) on 1919-03-30: the day ends at midnight as it was.
+        ("day", "1919-03-31 04:45", "America/Toronto", "1919-03-30 05:00", "1919-03-31 05:00"),
         # St John's: 2010-11-07 00:01 (-2:30) became 23:01 (-3:30); the first midnight began the day.
         ("day", "2010-11-07 03:00", "America/St_Johns", "2010-11-07 02:30", "2010-11-08 03:30"),
     ],

@@ -15,15 +15,17 @@ from gateway.configuration.demonstration import (
     OWNER,
     demo_configuration,
     keep_secrets,
+    key_works,
+    only_missing,
     owner_password,
 )
 from gateway.configuration.problems import ConfigurationError
 
 
 class Command(BaseCommand):
-    """Set up the demo, or bring it back to how it should be, and say how to use it."""
+    """Set up what is missing of the demo, and say how to use it."""
 
-    help = "Set up the demo tenant over a simulated provider. A second run changes nothing."
+    help = "Set up the demo tenant over a simulated provider. A second run undoes no changes."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the addresses of the simulator, of this gateway and of a local model."""
@@ -40,8 +42,9 @@ class Command(BaseCommand):
         kept, made_now = keep_secrets(settings.WEIR_DATA_DIR)
         try:
             configuration, document = load(text, "demo", {"PASSWORD": kept.password, "KEY": kept.key})
+            wanted = configuration if made_now else only_missing(configuration)
             # A prune of the operator's own file must not take the demo away.
-            apply_configuration(configuration, document, remember=False)
+            apply_configuration(wanted, document, remember=False)
         except ConfigurationError as error:
             raise CommandError(f"The demo cannot be set up:\n{error}") from None
         password = owner_password(kept, made_now=made_now)
@@ -57,7 +60,7 @@ class Command(BaseCommand):
             f"Console   {base}/o/{ORGANIZATION}/",
             f"Sign in   {OWNER}   password: {password or '(changed since)'}",
             f"API       {base}/v1",
-            f"Key       {kept.key}",
+            f"Key       {kept.key if key_works(kept) else '(revoked or replaced since)'}",
             f"Models    {', '.join(group.name for group in configuration.model_groups)}",
             f"Try       {try_line}",
         ]
