@@ -110,6 +110,9 @@ class ReadOnly(ModelAdmin):
 class ProviderForm(ProviderModelForm):
     """A provider; its credentials can be written here, never read."""
 
+    base_url = forms.URLField(
+        required=False, assume_scheme="https", help_text="Empty: where this kind usually answers."
+    )
     credentials = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 3, "autocomplete": "off", "spellcheck": "false"}),

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,7 @@ class Comparison:
         file = self._directory / f"{workload.name}.profile"
         self._programs.stop("server")
         self._start_server(file)
+        os.kill(self._server, signal.SIGUSR1)
         report = self._load(workload, self._server_port, self._server, "limited")
         self._programs.stop("server")
         self._start_server()
@@ -260,7 +262,12 @@ def prepared(data_dir: Path, length: Length) -> Iterator[Comparison]:
             redis = int(client.info("server")["process_id"])
         postgres = int((directory / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
         comparison = Comparison(
-            directory, programs, services.database_url, {"PostgreSQL": postgres, "Redis": redis}, length, load_average
+            directory,
+            programs,
+            services.database_url,
+            {"PostgreSQL": postgres, "Redis": redis},
+            length,
+            load_average,
         )
         comparison.start()
         yield comparison

@@ -1,7 +1,7 @@
 """uvicorn under cProfile, for ``manage.py bench --profile``.
 
-Run as ``python -m gateway.bench.profiled FILE UVICORN-OPTIONS``: it serves like uvicorn and, when told to
-end, writes the profile of its event loop's thread to FILE.
+Run as ``python -m gateway.bench.profiled FILE UVICORN-OPTIONS``: it serves like uvicorn. From SIGUSR1 on it
+profiles the event loop's thread by the CPU it uses, and when told to end writes the profile to FILE.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pstats
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import uvicorn
@@ -23,8 +24,8 @@ def main() -> None:
     file = sys.argv.pop(1)
     # uvicorn ends with the signal that ended it, which by default ends the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    profile = cProfile.Profile()
-    profile.enable()
+    profile = cProfile.Profile(time.thread_time)
+    signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
     try:
         uvicorn.main(standalone_mode=False)
     finally:
@@ -39,7 +40,11 @@ def top(file: Path, root: Path, requests: int, count: int = 25) -> list[str]:
     """
     stats = pstats.Stats(str(file)).stats  # type: ignore[attr-defined]  # typeshed leaves it out
     ordered = sorted(stats.items(), key=lambda item: item[1][2], reverse=True)
-    lines = [f"{'own us':>8}  {'with callees':>12}  {'calls':>7}  function, by time of its own"]
+    together = sum(entry[2] for entry in stats.values()) / requests * 1e6
+    lines = [
+        f"{together:8.1f}  all functions; the event loop's own C code and other threads are not among them"
+    ]
+    lines.append(f"{'own us':>8}  {'with callees':>12}  {'calls':>7}  function, by time of its own")
     for (path, line, name), (_, calls, own, whole, _) in ordered[:count]:
         place = _PACKAGE.sub("", path.removeprefix(f"{root}/"))
         where = name if path == "~" else f"{place}:{line} {name}"

@@ -40,7 +40,13 @@ class Workload:
 
 WORKLOADS = (
     Workload("plain", "Plain request, 32 connections, as fast as answers come", "sim-fast", 32),
-    Workload("steady", "Plain request, 200 a second: latency without a queue", "sim-fast", 32, rate=200),
+    Workload(
+        "steady",
+        "Plain request, 200 a second on 32 connections: latency without a queue",
+        "sim-fast",
+        32,
+        rate=200,
+    ),
     Workload(
         "stream",
         f"Stream of {CHUNKS} chunks, 64 connections, as fast as they come",
@@ -50,9 +56,10 @@ WORKLOADS = (
     ),
     Workload(
         "paced",
-        f"Stream of {CHUNKS} chunks, 64 connections, one chunk every 5 ms",
+        f"Stream of {CHUNKS} chunks, one every 5 ms, 80 streams a second on 64 connections",
         f"sim-fast-{CHUNKS}-5ms",
         64,
+        rate=80,
         events=EVENTS,
     ),
 )

@@ -28,7 +28,6 @@ from tenants.permissions import (
 from tenants.services import members as services
 from tenants.services import teams as team_services
 
-
 # What each permission means, for the page of roles.
 EXPLAINED = {
     Permission.VIEW: "See the overview, quotas, teams and members",

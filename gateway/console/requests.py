@@ -155,6 +155,7 @@ def requests(request: TenantRequest) -> HttpResponse:
             "newer": f"?{query.parameters(**kept)}" if after else "",
             "older": f"?{query.parameters(**kept, cursor=cursor_of(events[-1]))}" if more else "",
             "narrowed": tenant.teams_with(Permission.VIEW_REQUESTS) is not None,
+            "own_only": tenant.teams_with(Permission.VIEW_REQUESTS) == [],
         },
     )
 

@@ -27,7 +27,8 @@ def cents(amount: Decimal) -> SafeString:
     text = f"{abs(shown):,.6f}"
     paler = "" if 0 < abs(amount) < CENT else "below-cent"
     return format_html(
-        '<span class="money" title="${}">{}${}<span class="{}">{}</span></span>',
+        '<span class="money {}" title="${}">{}${}<span class="{}">{}</span></span>',
+        "" if amount else "faint",
         plain(amount),
         sign,
         text[:-4],

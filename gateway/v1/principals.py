@@ -131,8 +131,9 @@ def masked(secret: str) -> str:
     return f"{'*' * 8}{secret[-4:]}" if len(secret) >= 20 else "*" * 8
 
 
+# The secret that a rotation replaced counts as the key that took over.
 _KEY = """
-SELECT k.id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
+SELECT COALESCE(k.successor_id, k.id) AS id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
        k.model_groups AS key_groups,
        t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
        o.markup, o.time_zone, o.plan_id, p.name AS plan, p.model_groups AS plan_groups

@@ -27,9 +27,10 @@ class History:
     rates: tuple[Rates, ...]
 
     def at(self, moment: datetime) -> Rates | None:
-        """The price in force at ``moment``; None before the first."""
+        """The price in force at ``moment``; None before the first, and from a row without ``input`` on."""
         index = bisect_right(self.since, moment)
-        return self.rates[index - 1] if index else None
+        rates = self.rates[index - 1] if index else None
+        return rates if rates is not None and rates.input is not None else None
 
 
 @dataclass(frozen=True, slots=True)

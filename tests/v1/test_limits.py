@@ -164,3 +164,33 @@ def test_parallel_requests_never_overdraw_a_hard_budget(stack: Stack, slug: str)
     # An answer costs 0.000242 on average: most of the budget is used.
     assert total >= Decimal("0.009")
     books_balance(tenant)
+
+
+def test_a_rotated_key_counts_as_one_key_while_both_secrets_work(stack: Stack, slug: str) -> None:
+    from datetime import timedelta
+
+    from tenants.services.keys import rotate_key
+
+    tenant = stack.tenant(slug, quotas=[("key", "requests_per_minute", "2", "")])
+    _, secret = rotate_key(acting_user=None, key=tenant.key, overlap=timedelta(hours=1))
+    ask(tenant)
+    tenant.client(secret).chat.completions.create(model="sim-small", messages=ASK, max_tokens=10)
+    with pytest.raises(openai.RateLimitError):
+        ask(tenant)
+    assert {event.key_id for event in events(tenant)} == {tenant.key.pk}
+    books_balance(tenant)
+
+
+def test_a_group_whose_own_price_ended_is_charged_at_cost_and_markup(stack: Stack, slug: str) -> None:
+    from billing.services.prices import end_price
+    from tests.v1.test_errors import wait_for_model
+
+    tenant = stack.tenant(slug, markup=Decimal("0.5"))
+    group = stack.group(slug, "sim-small")
+    end_price(acting_user=None, model_group=group)
+    with tenant.http() as http:
+        wait_for_model(http, slug)
+    wait_until(lambda: True)
+    ask(tenant, model=slug)
+    # 1.5 x (3 x 1.00 + 10 x 4.00) US dollars per million tokens.
+    assert [event.charge for event in events(tenant)] == [Decimal("0.0000645")]
