@@ -291,8 +291,8 @@ def _counter(budget_id: int, scope: str | None, period: str | None, subject: str
     return f"{name} from {start:%Y-%m-%d} ({budget_id})"
 
 
-def _hour(hour: datetime) -> str:
-    return f"{hour:%Y-%m-%dT%HZ}"
+def _hour(hour: datetime | None) -> str:
+    return "no hour" if hour is None else f"{hour:%Y-%m-%dT%HZ}"
 
 
 def _figure(value: Decimal | int | None) -> str:

@@ -4,26 +4,72 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
 if TYPE_CHECKING:
     from tests.stack import Stack
 
 
+# Tests with one of these fixtures write for other processes to see, in a copy of the database that
+# the others never see: one for the whole stack, whose books must balance, one for all else.
+COPIES = {"stack": "stack", "own_stack": "stack", "committed": "committed"}
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_test_environment: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """The test database, made whether or not a test is marked: whole-stack tests use it without a mark."""
+    """The test database, which every test leaves empty, and copies of it for what is committed."""
     from django.test.utils import setup_databases, teardown_databases
 
     with django_db_blocker.unblock():
         made = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        name = connection.settings_dict["NAME"]
+        connection.close()
+        for copy in set(COPIES.values()):
+            _maintain(f'DROP DATABASE IF EXISTS "{name}_{copy}" WITH (FORCE)')
+            _maintain(f'CREATE DATABASE "{name}_{copy}" TEMPLATE "{name}"')
     yield
     with django_db_blocker.unblock():
+        connection.close()
+        for copy in set(COPIES.values()):
+            _maintain(f'DROP DATABASE "{name}_{copy}" WITH (FORCE)')
         teardown_databases(made, verbosity=0)
+
+
+def _maintain(statement: str) -> None:
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(statement)
+
+
+@contextmanager
+def committing(blocker: DjangoDbBlocker, copy: str) -> Iterator[None]:
+    """Work on a copy of the database, in which changes stay."""
+    name = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = f"{name}_{copy}"
+    try:
+        with blocker.unblock():
+            yield
+            connection.close()
+    finally:
+        connection.settings_dict["NAME"] = name
+
+
+@pytest.fixture(autouse=True)
+def _committing(request: pytest.FixtureRequest) -> Iterator[None]:
+    copy = next((copy for name, copy in COPIES.items() if name in request.fixturenames), None)
+    if copy is None or request.node.get_closest_marker("django_db"):
+        yield
+    else:
+        # Only now: a test without a database sets none up.
+        request.getfixturevalue("django_db_setup")
+        with committing(request.getfixturevalue("django_db_blocker"), copy):
+            yield
 
 
 @pytest.fixture
@@ -34,13 +80,11 @@ def slug(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def committed(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+def committed(_committing: None) -> None:
     """The database without a transaction around the test: what is written is seen by other processes.
 
     Nothing is undone, so such a test works in an organization of its own (``slug``).
     """
-    with django_db_blocker.unblock():
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -51,5 +95,9 @@ def stack(
     # Imports models, so it waits for Django.
     from tests.stack import running_stack
 
-    with django_db_blocker.unblock(), running_stack(tmp_path_factory.mktemp("stack")) as running:
-        yield running
+    processes = running_stack(tmp_path_factory.mktemp("stack"))
+    with committing(django_db_blocker, COPIES["stack"]):
+        running = processes.__enter__()
+    yield running
+    with committing(django_db_blocker, COPIES["stack"]):
+        processes.__exit__(None, None, None)

@@ -239,7 +239,7 @@ class Limits(forms.Form):
 def roles_to_give(tenant: TenantAccess) -> list[Role]:
     """The roles this person may give: that of an owner only by owners."""
     may_make_owners = tenant.may(Permission.MANAGE_ORGANIZATION)
-    return [role for role in ORGANIZATION_ROLES if True]
+    return [role for role in ORGANIZATION_ROLES if role is not Role.OWNER or may_make_owners]
 
 
 class NewMember(forms.Form):

@@ -14,6 +14,7 @@ from billing.calendars import period_bounds
 from billing.models import Budget, Quota
 from billing.reports import totals_for
 from gateway.console import keyring
+from gateway.console.gauges import used_now
 from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Team
 from tenants.permissions import Permission
@@ -39,6 +40,19 @@ class BudgetLine:
         return max(left, Decimal(0))
 
 
+@dataclass(frozen=True, slots=True)
+class RateLine:
+    """One limit on requests, tokens or concurrency. ``used`` is None where it is not known or not to be seen."""
+
+    quota: Quota
+    used: int | None
+
+    @property
+    def left(self) -> int | None:
+        """How much fits right now; never below zero."""
+        return None if self.used is None else max(int(self.quota.limit) - self.used, 0)
+
+
 @dataclass(slots=True)
 class Layer:
     """The limits set at one place: a plan, the organization, a team, a member, a key, or each end user."""
@@ -47,7 +61,7 @@ class Layer:
     name: str
     target: Target = None
     editable: bool = False
-    rates: dict[str, Quota] = field(default_factory=dict)
+    rates: dict[str, RateLine] = field(default_factory=dict)
     budgets: list[BudgetLine] = field(default_factory=list)
 
     @property
@@ -60,11 +74,6 @@ class Layer:
         """Whether this layer limits nothing."""
         return not self.rates and not self.budgets
 
-    @property
-    def quotas(self) -> list[Quota]:
-        """The rows behind the layer."""
-        return [*self.rates.values(), *(line.quota for line in self.budgets)]
-
 
 def _usage(quota: Quota) -> Q:
     """Which of the organization's usage counts towards ``quota``."""
@@ -76,10 +85,11 @@ def _usage(quota: Quota) -> Q:
 
 
 class Counters:
-    """The budgets' counters of one organization in their current periods."""
+    """The counters of one organization: of its budgets in their current periods, and of its rate limits."""
 
-    def __init__(self, tenant: TenantAccess, at: datetime) -> None:
+    def __init__(self, tenant: TenantAccess, quotas: list[Quota], at: datetime) -> None:
         self.tenant, self.at = tenant, at
+        self.used = used_now([*quotas, *plan_quotas(tenant)], tenant.organization.pk)
         self.rows = {
             (row.quota_id, row.period_start): row
             for row in Budget.objects.filter(quota__isnull=False, subject="").filter(
@@ -104,7 +114,8 @@ class Counters:
             if quota.metric == "budget":
                 layer.budgets.append(self.line(quota, visible=visible))
             else:
-                layer.rates[quota.metric] = quota
+                used = self.used.get(quota.pk) if visible else None
+                layer.rates[quota.metric] = RateLine(quota, used)
         order = ["day", "week", "month", "total"]
         layer.budgets.sort(key=lambda line: order.index(line.quota.period))
         return layer
@@ -132,7 +143,10 @@ def _shared(tenant: TenantAccess, quotas: list[Quota], counters: Counters) -> li
     found = []
     if tenant.organization.plan is not None:
         plan = Layer("plan", tenant.organization.plan.name)
-        found.append(counters.fill(plan, plan_quotas(tenant), visible=sees_all))
+        own = {quota.metric for quota in _of(quotas, "organization")}
+        # The plan's limit is the default where the organization has none of its kind.
+        default = [quota for quota in plan_quotas(tenant) if quota.metric not in own]
+        found.append(counters.fill(plan, default, visible=sees_all))
     whole = Layer("organization", tenant.organization.name, editable=tenant.may(Permission.MANAGE_QUOTAS))
     found.append(counters.fill(whole, _of(quotas, "organization"), visible=sees_all))
     return found
@@ -156,7 +170,8 @@ def _member(tenant: TenantAccess, member: Membership, quotas: list[Quota], count
 
 def binding(tenant: TenantAccess, key: ApiKey, at: datetime) -> list[Layer]:
     """The layers that bind requests with ``key``, from the widest to the narrowest; empty ones left out."""
-    quotas, counters = list(Quota.objects.all()), Counters(tenant, at)
+    quotas = list(Quota.objects.all())
+    counters = Counters(tenant, quotas, at)
     found = _shared(tenant, quotas, counters)
     found.append(_team(tenant, key.team, quotas, counters))
     if key.owner is not None:
@@ -178,7 +193,8 @@ class Layers:
 
 def all_layers(tenant: TenantAccess, at: datetime, *, also: str = "") -> Layers:
     """Every layer to be shown, keys under their team. Keys without limits are left out, but for ``also``."""
-    quotas, counters = list(Quota.objects.all()), Counters(tenant, at)
+    quotas = list(Quota.objects.all())
+    counters = Counters(tenant, quotas, at)
     everywhere = tenant.may(Permission.VIEW_USAGE) or tenant.may(Permission.MANAGE_QUOTAS)
     teams = Team.objects.order_by("name")
     if not everywhere:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from gateway.console import audit, home, keys, members, overview, quotas
+from gateway.console import audit, costs, home, keys, members, overview, quotas, requests
 
 app_name = "console"
 
@@ -13,18 +13,10 @@ _pages: list[URLPattern | URLResolver] = [
     path("keys/", include(keys.urlpatterns)),
     path("quotas/", include(quotas.urlpatterns)),
     path("members/", include(members.urlpatterns)),
+    path("costs/", include(costs.urlpatterns)),
+    path("requests/", include(requests.urlpatterns)),
     path("audit/", audit.audit, name="audit"),
 ]
-
-for _name in ("costs", "requests"):
-    # These pages are written beside this one; each module has a list ``urlpatterns``.
-    try:
-        _module = __import__(f"gateway.console.{_name}", fromlist=["urlpatterns"])
-    except ModuleNotFoundError as _missing:
-        if _missing.name != f"gateway.console.{_name}":
-            raise
-        continue
-    _pages.append(path(f"{_name}/", include(_module.urlpatterns)))
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home.home, name="home"),

@@ -25,7 +25,7 @@ from billing.settlement import Ended, settle
 from routing.services.deployments import create_deployment
 from routing.services.groups import Place, create_model_group
 from routing.services.providers import create_provider
-from tenants.models import ApiKey, Membership, Organization, Team
+from tenants.models import ApiKey, Membership, Organization, Team, User
 from tenants.permissions import Role
 from tenants.services.keys import create_key, revoke_key, rotate_key
 from tenants.services.members import add_member
@@ -54,7 +54,7 @@ class Sample:
     member: str
     viewer: str
     newcomer: str
-    stranger: str
+    operator: str
     key: ApiKey
 
 
@@ -306,6 +306,7 @@ def make_sample() -> Sample:
         acting_user=None, organization=empty, email="nina@newco.example", role=Role.OWNER, password=PASSWORD
     )
     add_member(acting_user=None, organization=empty, email="ann@acme.example", role=Role.VIEWER)
+    operator = User.objects.create_superuser("olga@platform.example", PASSWORD)
     with scope(organization=acme):
         teams = _teams(acme, people)
         keys = _keys(teams, people)
@@ -323,6 +324,6 @@ def make_sample() -> Sample:
         member=people["bob"].user.email,
         viewer=people["vera"].user.email,
         newcomer=newcomer.user.email,
-        stranger="",
+        operator=operator.email,
         key=keys[0],
     )

@@ -10,7 +10,7 @@ from typing import Any
 from django import template
 from django.conf import settings
 from django.templatetags.static import static
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -73,9 +73,11 @@ def compact(value: int | Decimal | None) -> str:
         return DASH
     size = Decimal(value)
     for unit, power in (("B", 9), ("M", 6), ("k", 3)):
-        if size >= Decimal(10) ** power:
+        # What rounds to a thousand of one unit is one of the next.
+        if size >= Decimal("0.9995").scaleb(power):
             short = size.scaleb(-power)
-            return f"{short:.0f}{unit}" if short >= 100 else f"{short:.3g}{unit}"
+            digits = f"{short:.0f}" if short >= 100 else f"{short:.3g}"
+            return (digits.rstrip("0").rstrip(".") if "." in digits else digits) + unit
     return number(value)
 
 
@@ -250,10 +252,7 @@ def navigation(context: template.Context) -> dict[str, Any]:
         for label, name, drawing, permissions in SECTIONS:
             if all(access.teams_with(wanted) == [] for wanted in permissions):
                 continue
-            try:
-                url = reverse(f"console:{name}", args=[access.organization.slug])
-            except NoReverseMatch:
-                continue
+            url = reverse(f"console:{name}", args=[access.organization.slug])
             current = request.path == url if url == home else request.path.startswith(url)
             entries.append({"label": label, "url": url, "icon": drawing, "current": current})
     return {"entries": entries}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,6 +14,7 @@ from django.urls import reverse
 
 from billing.calendars import period_bounds
 from billing.models import Budget, Quota
+from billing.rate_limits import CONCURRENCY, REQUESTS, TOKENS, RateLimiter, RateRule
 from billing.services.quotas import set_quota
 from gateway.console.layers import all_layers
 from tenants.access import tenant_access
@@ -182,3 +184,49 @@ def test_a_budget_without_a_counter_yet_shows_what_the_hourly_sums_say(acme: Cas
     found = {layer.name: layer for layer, _ in all_layers(tenant, datetime.now(UTC)).teams}
     line = found["Search"].budgets[0]
     assert (line.spent, line.held, line.left) == (Decimal(0), Decimal(0), Decimal(5))
+
+
+def test_what_is_used_right_now_of_the_rate_limits_is_shown(
+    acme: Cast, sign_in: SignIn, settings: Any
+) -> None:
+    """Three requests of 100 tokens are counted as workers count them; one of them has ended."""
+    quotas = [
+        set_quota(acting_user=None, scope="team", target=acme.search, metric=metric, limit=limit)
+        for metric, limit in ((REQUESTS, 10), (TOKENS, 1000), (CONCURRENCY, 5))
+    ]
+    rules = [RateRule(quota.pk, "team", quota.metric, int(quota.limit), "search") for quota in quotas]
+
+    async def count() -> None:
+        limiter = RateLimiter(settings.REDIS_URL, "test", patience=5)
+        subjects = [str(acme.organization.pk)] * 3
+        tickets = [await limiter.acquire(rules, subjects, 100, f"request-{number}") for number in range(3)]
+        limiter.release(tickets[0])
+        await limiter.close()
+
+    asyncio.run(count())
+    text = words(sign_in(acme.ann).get("/o/acme/quotas/").content.decode())
+    # A limit leaks a sixth of a request, or 17 tokens, a second: what is shown is what was counted, or just below.
+    assert re.search(r" 10 [23] used, [78] left ", text)
+    tokens = re.search(r" 1,000 (\d+) used, (\d+) left ", text)
+    assert tokens is not None
+    assert 100 < int(tokens[1]) <= 300
+    assert int(tokens[1]) + int(tokens[2]) == 1000
+    assert " 5 2 used, 3 left " in text
+
+
+def test_without_redis_the_limits_are_shown_alone(acme: Cast, sign_in: SignIn, settings: Any) -> None:
+    set_quota(acting_user=None, scope="team", target=acme.search, metric=REQUESTS, limit=77)
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    text = words(sign_in(acme.ann).get("/o/acme/quotas/").content.decode())
+    assert " 77 " in text
+    assert "used," not in text
+
+
+def test_the_plans_limit_gives_way_to_the_organizations_own(acme: Cast, sign_in: SignIn) -> None:
+    plan = create_plan(acting_user=None, name="enterprise")
+    set_quota(acting_user=None, scope="plan", target=plan, metric=REQUESTS, limit=6000)
+    update_organization(acting_user=None, organization=acme.organization, plan=plan)
+    set_quota(acting_user=None, scope="organization", target=acme.organization, metric=REQUESTS, limit=8000)
+    html = sign_in(acme.ann).get("/o/acme/quotas/").content.decode()
+    assert "8,000" in html
+    assert "6,000" not in html

@@ -10,7 +10,6 @@ import httpx
 import openai
 import pytest
 
-from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 from tests.v1.conftest import events
 from tests.v1.test_errors import wait_for_model
@@ -240,7 +239,6 @@ def test_a_stalled_stream_ends_with_an_error_after_the_idle_timeout(
     GroupDeployment.objects.create(group=group, deployment=deployment)
     with tenant.http() as http:
         wait_for_model(http, slug)
-    wait_until(lambda: True)
     time.sleep(0.2)
     with pytest.raises(openai.APIError, match="stopped in the middle"):
         list(tenant.client().chat.completions.create(model=slug, messages=ASK, stream=True))

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from pytest_django.plugin import DjangoDbBlocker
 
 from routing.models import Deployment, GroupDeployment
 from tenants.services.keys import create_key, revoke_key
@@ -20,8 +19,6 @@ ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 
 @pytest.fixture(scope="module")
 def two_servers(
-    django_db_setup: None,
-    django_db_blocker: DjangoDbBlocker,
     stack: Stack,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[list[str]]:

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from django.core.management import call_command
 from django_scopes import scope
-from pytest_django.plugin import DjangoDbBlocker
 
 from billing.models import Budget, Lease, UsageEvent
 from tests.simulator.server import wait_until
@@ -19,9 +18,9 @@ from tests.stack import Stack, running_stack
 
 
 @pytest.fixture
-def own_stack(django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path: Path) -> Iterator[Stack]:
+def own_stack(_committing: None, tmp_path: Path) -> Iterator[Stack]:
     """A stack that this test may kill."""
-    with django_db_blocker.unblock(), running_stack(tmp_path) as running:
+    with running_stack(tmp_path) as running:
         yield running
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from django.test.testcases import LiveServerThread
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 
 from tenants.models import User
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = "/usr/bin/chromium"
 WIDE, NARROW = {"width": 1360, "height": 860}, {"width": 390, "height": 844}
+CUT_OFF = "[...document.querySelectorAll('.table-wrap')].some(wrap => wrap.scrollWidth > wrap.clientWidth)"
 HEAVIEST = 150 * 1024
 
 
@@ -56,14 +59,19 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("choose", "/", owner)
     pages = {
         name: reverse(f"console:{name}", args=[acme])
-        for name in ("overview", "keys", "key_new", "quotas", "members", "roles", "audit")
+        for name in (
+            "overview",
+            "keys",
+            "key_new",
+            "quotas",
+            "members",
+            "roles",
+            "costs",
+            "requests",
+            "audit",
+        )
     }
     pages["key"] = reverse("console:key", args=[acme, sample.key.pk])
-    for name in ("costs", "requests"):
-        try:
-            pages[name] = reverse(f"console:{name}", args=[acme])
-        except NoReverseMatch:
-            continue
     for name, url in pages.items():
         yield Shot(name, url, owner)
         yield Shot(f"{name}-dark", url, owner, dark=True)
@@ -75,7 +83,11 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("key-rotate", reverse("console:key_rotate", args=key), owner)
     yield Shot("key-revoke", reverse("console:key_revoke", args=key), owner)
     yield Shot(
-        "key-new-wrong", pages["key_new"], owner, fill=(("[name=name]", "search-backend"),), submit=".primary"
+        "key-new-wrong",
+        pages["key_new"],
+        owner,
+        fill=(("[name=name]", "late"), ("[name=expires_on]", "2020-01-01")),
+        submit=".primary",
     )
     yield Shot("key-secret", pages["key_new"], owner, fill=(("[name=name]", "fresh-app"),), submit=".primary")
     yield Shot("keys-none-match", f"{pages['keys']}?q=nothing", owner)
@@ -88,6 +100,10 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("quotas-member", pages["quotas"], sample.member)
     yield Shot("keys-viewer", pages["keys"], sample.viewer)
     yield Shot("forbidden", pages["audit"], sample.viewer)
+    yield Shot("no-organization", "/", sample.operator)
+    yield Shot("operator", reverse("admin:index"), sample.operator)
+    yield Shot("operator-provider", reverse("admin:routing_provider_add"), sample.operator)
+    yield Shot("operator-organization", reverse("admin:tenants_organization_add"), sample.operator)
     yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
 
 
@@ -143,6 +159,11 @@ def session_of(email: str) -> str:
     store[HASH_SESSION_KEY] = user.get_session_auth_hash()
     store.save()
     return str(store.session_key)
+
+
+def weight_of(url: str, body: bytes) -> int:
+    """Bytes as they travel in production, where static files are compressed and pages are not."""
+    return len(gzip.compress(body)) if urlsplit(url).path.startswith(settings.STATIC_URL) else len(body)
 
 
 class Command(BaseCommand):
@@ -212,7 +233,7 @@ class Command(BaseCommand):
         )
         page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - playwright takes no built-in
         page.goto(shot.url, wait_until="networkidle")
-        weight = sum(len(answer.body()) for answer in answers if answer.status == 200)
+        weight = sum(weight_of(answer.url, answer.body()) for answer in answers if answer.status == 200)
         for selector, text in shot.fill:
             page.fill(selector, text)
         if shot.submit:
@@ -220,6 +241,8 @@ class Command(BaseCommand):
             page.wait_for_load_state("networkidle")
         if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
             problems.append(f"{shot.name}: scrolls sideways")
+        if not shot.narrow and page.evaluate(CUT_OFF):
+            problems.append(f"{shot.name}: a table is wider than its card")
         page.screenshot(path=output / f"{shot.name}.png", full_page=True)
         page.context.close()
         if weight > HEAVIEST:
