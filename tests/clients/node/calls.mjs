@@ -1,0 +1,87 @@
+// One call to Weir with the OpenAI SDK for Node, told on standard output as one line of JSON.
+// `node calls.mjs NAME`; WEIR_URL, WEIR_KEY, WEIR_MODEL, WEIR_USER and WEIR_TEXT say where, as whom and what.
+import OpenAI from "openai";
+
+const { WEIR_URL, WEIR_KEY, WEIR_MODEL: model = "sim-small", WEIR_USER: user = "node", WEIR_TEXT } = process.env;
+const client = new OpenAI({ baseURL: `${WEIR_URL}/v1`, apiKey: WEIR_KEY, maxRetries: 2, timeout: 60_000 });
+const messages = [{ role: "user", content: WEIR_TEXT || "one two three" }];
+const ask = { model, messages, user };
+const tools = [
+  {
+    type: "function",
+    function: {
+      name: "weather",
+      parameters: {
+        type: "object",
+        properties: { city: { type: "string", enum: ["Berlin"] } },
+        required: ["city"],
+        additionalProperties: false,
+      },
+    },
+  },
+];
+
+async function collect(stream) {
+  const chunks = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return chunks;
+}
+
+async function failure(promise) {
+  try {
+    await promise;
+  } catch (error) {
+    return {
+      kind: error.constructor.name,
+      status: error.status,
+      code: error.code,
+      type: error.type,
+      requestId: error.requestID,
+    };
+  }
+  return { kind: "none" };
+}
+
+const calls = {
+  plain: () => client.chat.completions.create(ask),
+  stream: async () => collect(await client.chat.completions.create({ ...ask, stream: true })),
+  streamUsage: async () =>
+    collect(
+      await client.chat.completions.create({ ...ask, stream: true, stream_options: { include_usage: true } }),
+    ),
+  helper: () => client.chat.completions.stream(ask).finalChatCompletion(),
+  tool: () => client.chat.completions.create({ ...ask, tools, tool_choice: "required" }),
+  toolHelper: () =>
+    client.chat.completions.stream({ ...ask, tools, tool_choice: "required" }).finalChatCompletion(),
+  embedding: async () => {
+    const input = "one two three";
+    const packed = await client.embeddings.create({ model, input });
+    const floats = await client.embeddings.create({ model, input, encoding_format: "float" });
+    return [packed.data[0].embedding, floats.data[0].embedding];
+  },
+  models: async () => (await collect(client.models.list())).map((found) => found.id),
+  failure: () => failure(client.chat.completions.create(ask)),
+  brokenStream: () =>
+    failure((async () => collect(await client.chat.completions.create({ ...ask, stream: true })))()),
+  abort: async () => {
+    const stream = await client.chat.completions.create({ ...ask, stream: true });
+    let seen = 0;
+    for await (const chunk of stream) {
+      if (chunk.choices[0]?.delta?.content) seen += 1;
+      if (seen === 3) stream.controller.abort();
+    }
+    return seen;
+  },
+  short: () => client.chat.completions.create({ ...ask, max_tokens: 12 }),
+  shortStream: async () =>
+    collect(
+      await client.chat.completions.create({
+        ...ask,
+        max_tokens: 12,
+        stream: true,
+        stream_options: { include_usage: true },
+      }),
+    ),
+};
+
+console.log(JSON.stringify(await calls[process.argv[2]]()));
