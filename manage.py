@@ -14,6 +14,7 @@ WITHOUT_SERVICES = frozenset(
     {
         "help",
         "version",
+        "bench",
         "check",
         "collectstatic",
         "diffsettings",

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal, get_args
 
 import orjson
@@ -111,11 +112,14 @@ def defused(text: str) -> str:
 
 
 def _cell(value: object) -> str:
-    """``value`` as a cell: nothing for None, true or false, compact JSON for lists and objects."""
+    """``value`` as a cell: nothing for None, true or false, compact JSON for lists and objects, every
+    digit of a Decimal (whose minus sign makes no formula)."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return plain(value)
     if isinstance(value, (list, dict)):
         return orjson.dumps(value).decode()
     return defused(str(value))

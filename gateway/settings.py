@@ -206,6 +206,10 @@ vars().update(EMAIL_CONFIG)
 
 # MAX_BODY_BYTES: a larger request body is refused with 413.
 MAX_BODY_BYTES: int = env.int("MAX_BODY_BYTES", default=16 * 1024 * 1024)
+# MAX_IN_FLIGHT: requests a worker serves at a time; one more is refused with 503 at once.
+MAX_IN_FLIGHT: int = env.int("MAX_IN_FLIGHT", default=2000)
+# MAX_BUFFERED_BYTES: bytes of request bodies a worker holds at a time; beyond it 503 at once.
+MAX_BUFFERED_BYTES: int = env.int("MAX_BUFFERED_BYTES", default=256 * 1024 * 1024)
 # RELOAD_POLL_SECONDS: how often a worker looks for changes if a notification was lost.
 RELOAD_POLL_SECONDS: float = env.float("RELOAD_POLL_SECONDS", default=5.0)
 # SHIP_INTERVAL_SECONDS: how often the shipper looks into the journal.

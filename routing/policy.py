@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 from random import Random
+from typing import NamedTuple
 
 from routing.table import DeploymentSpec, GroupSpec, Member, RoutingTable, Rule
 
 # A rule may send a request to a group whose rule sends it on; configuration refuses cycles, this bounds them.
 MAX_REDIRECTS = 8
+# Of the fastest, and up to so many times slower, two are chosen from.
+NEAR = 2.0
+# The estimate of the input is rough, so only what is far too long is kept from a provider.
+WINDOW_SLACK = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +30,7 @@ class Need:
     team: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A deployment to try, and the group it is tried for (whose price applies)."""
 
     group: GroupSpec
@@ -40,8 +45,16 @@ class Signals:
     cost: Callable[[DeploymentSpec], Decimal | None]
     # Requests in flight.
     in_flight: Callable[[DeploymentSpec], int]
-    # Seconds to the first token, smoothed; 0 if never measured.
+    # Seconds to the first token, smoothed, and longer for who fails often; 0 if never measured.
     latency: Callable[[DeploymentSpec], float]
+    # Whether it was not asked for a while, so that what is known of it may be out of date.
+    due: Callable[[DeploymentSpec], bool] = lambda _: False
+    # Whether its circuit lets a request pass.
+    available: Callable[[DeploymentSpec], bool] = lambda _: True
+    # What keeps requests from it, for people; empty if nothing does.
+    resting: Callable[[DeploymentSpec], str] = lambda _: ""
+    # Whether it has a price; None: whether it has a cost.
+    priced: Callable[[DeploymentSpec], bool] | None = None
 
 
 class NoCandidate(Exception):
@@ -80,18 +93,34 @@ def order(
             problem = problem or error
     if not found:
         raise problem or NoCandidate("empty", f"The model group {group.name} has no deployment.")
+    return _available_first(found, signals)
+
+
+def _available_first(found: Iterable[Candidate], signals: Signals) -> list[Candidate]:
+    """Each deployment once; those whose circuit is open after all others, in case it closes meanwhile."""
+    first: list[Candidate] = []
+    last: list[Candidate] = []
     seen: set[int] = set()
-    return [c for c in found if not (c.deployment.id in seen or seen.add(c.deployment.id))]  # type: ignore[func-returns-value]  # add returns None
+    for candidate in found:
+        deployment = candidate.deployment
+        if deployment.id not in seen:
+            seen.add(deployment.id)
+            (first if signals.available(deployment) else last).append(candidate)
+    return first + last
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one deployment of a group: its ``place`` in the order (from 1), or why it was ``removed``."""
+    """What became of one deployment of a group: its ``place`` in the order (from 1), or why it was ``removed``.
+
+    ``resting`` tells what keeps requests from one that has a place, such as an open circuit.
+    """
 
     group: str
     deployment: DeploymentSpec
     place: int | None
     removed: str
+    resting: str = ""
 
 
 def explain(
@@ -109,7 +138,7 @@ def explain(
         ordered = []
     target, only = _redirected(table, group, need, permitted)
     found = [
-        Verdict(candidate.group.name, candidate.deployment, place, "")
+        Verdict(candidate.group.name, candidate.deployment, place, "", signals.resting(candidate.deployment))
         for place, candidate in enumerate(ordered, start=1)
     ]
     placed = {(verdict.group, verdict.deployment.id) for verdict in found}
@@ -154,7 +183,7 @@ def fallbacks(
             found += _ordered(group, need, signals, random, None)
         except NoCandidate:
             continue
-    return [candidate for candidate in found if candidate.deployment.id not in tried]
+    return _available_first((each for each in found if each.deployment.id not in tried), signals)
 
 
 def _groups(
@@ -204,22 +233,43 @@ def _matches(rule: Rule, need: Need) -> bool:
 def _ordered(
     group: GroupSpec, need: Need, signals: Signals, random: Random, only: frozenset[str] | None
 ) -> list[Candidate]:
+    needs, tokens, priced = need.capabilities, need.input_tokens, signals.priced
+    if priced is None:
+
+        def priced(deployment: DeploymentSpec) -> bool:
+            return signals.cost(deployment) is not None
+
+    # One loop over all that is asked; which of it left nobody over is only looked into if it did.
+    found = [
+        m
+        for m in group.members
+        if m.weight > 0
+        and (only is None or m.deployment.name in only)
+        and ((can := m.deployment.capabilities) is None or needs <= can)
+        and ((window := m.deployment.context_window) is None or tokens <= WINDOW_SLACK * window)
+        and priced(m.deployment)
+    ]
+    if not found:
+        raise _nobody(group, need, only)
+    return [Candidate(group, m.deployment) for m in _sorted(group.strategy, found, signals, random)]
+
+
+def _nobody(group: GroupSpec, need: Need, only: frozenset[str] | None) -> NoCandidate:
+    """Which condition left no member of the group over."""
     members = [m for m in group.members if m.weight > 0 and (only is None or m.deployment.name in only)]
     if not members:
-        raise NoCandidate("empty", f"The model group {group.name} has no deployment in use.")
+        return NoCandidate("empty", f"The model group {group.name} has no deployment in use.")
     capable = [m for m in members if _capable(m.deployment, need)]
     if not capable:
         missing = ", ".join(sorted(need.capabilities))
-        raise NoCandidate(
+        return NoCandidate(
             "capability", f"No deployment of {group.name} supports what the request needs: {missing}."
         )
-    fitting = [m for m in capable if _fits(m.deployment, need)]
-    if not fitting:
-        raise NoCandidate("context_window", f"The request is longer than the context window of {group.name}.")
-    priced = [m for m in fitting if signals.cost(m.deployment) is not None]
-    if not priced:
-        raise NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served.")
-    return [Candidate(group, m.deployment) for m in _sorted(group.strategy, priced, signals, random)]
+    if not any(_fits(m.deployment, need) for m in capable):
+        return NoCandidate(
+            "context_window", f"The request is longer than the context window of {group.name}."
+        )
+    return NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served.")
 
 
 def _capable(deployment: DeploymentSpec, need: Need) -> bool:
@@ -227,8 +277,8 @@ def _capable(deployment: DeploymentSpec, need: Need) -> bool:
 
 
 def _fits(deployment: DeploymentSpec, need: Need) -> bool:
-    # The estimate of the input is rough, so only what is far too long is kept from a provider.
-    return deployment.context_window is None or need.input_tokens <= 2 * deployment.context_window
+    window = deployment.context_window
+    return window is None or need.input_tokens <= WINDOW_SLACK * window
 
 
 def _sorted(strategy: str, members: Sequence[Member], signals: Signals, random: Random) -> list[Member]:
@@ -243,7 +293,7 @@ def _sorted(strategy: str, members: Sequence[Member], signals: Signals, random: 
         case "least_busy":
             return sorted(shuffled, key=lambda m: signals.in_flight(m.deployment) / m.weight)
         case "fastest":
-            return _power_of_two(shuffled, signals)
+            return _fastest(shuffled, signals)
         case _:
             return shuffled
 
@@ -257,11 +307,34 @@ def _weighted(members: Sequence[Member], random: Random) -> list[Member]:
     return sorted(members, key=lambda m: random.random() ** (1 / m.weight), reverse=True)
 
 
-def _power_of_two(shuffled: list[Member], signals: Signals) -> list[Member]:
-    """The better of the first two by latency times load, then the rest as shuffled."""
+def _fastest(shuffled: list[Member], signals: Signals) -> list[Member]:
+    """Of two by chance, the one with less to do and quicker to answer; then the others.
 
-    def burden(member: Member) -> float:
-        return signals.latency(member.deployment) * (signals.in_flight(member.deployment) + 1)
-
-    first, second, *rest = shuffled
-    return [first, second, *rest] if burden(first) <= burden(second) else [second, first, *rest]
+    The two are taken from those that come near the best, or the second best would get a third of the
+    requests however bad it is. The others come last, the better ones first, except that one which was
+    not asked for a while comes first: only so is its recovery noticed.
+    """
+    known = [signals.latency(m.deployment) for m in shuffled]
+    # Nothing speaks against who was never measured.
+    unknown = min(filter(None, known), default=1.0)
+    passing = [signals.available(m.deployment) for m in shuffled]
+    bound = NEAR * min(
+        (each or unknown for each, passes in zip(known, passing, strict=True) if passes), default=0.0
+    )
+    near: list[tuple[float, Member]] = []
+    far: list[tuple[float, Member]] = []
+    look: Member | None = None
+    for member, seconds, passes in zip(shuffled, known, passing, strict=True):
+        if passes and seconds <= bound:
+            near.append((seconds or unknown, member))
+        elif passes and look is None and signals.due(member.deployment):
+            look = member
+        else:
+            far.append((seconds, member))
+    if len(near) > 1:
+        first, second = (seconds * (signals.in_flight(m.deployment) + 1) for seconds, m in near[:2])
+        if second < first:
+            near[0], near[1] = near[1], near[0]
+    far.sort(key=itemgetter(0))
+    ordered = [member for _, member in [*near, *far]]
+    return ordered if look is None else [look, *ordered]

@@ -27,7 +27,7 @@ def django_db_setup(django_test_environment: None, django_db_blocker: DjangoDbBl
     from django.test.utils import setup_databases, teardown_databases
 
     with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        made = setup_databases(verbosity=0, interactive=False, aliases=["default"], serialized_aliases=[])  # type: ignore[arg-type]  # the stub wants a mapping
         name = connection.settings_dict["NAME"]
         connection.close()
         for copy in set(COPIES.values()):

@@ -13,7 +13,7 @@ FORBIDDEN = ("django.http", "django.views", "django.forms", "django.shortcuts", 
 
 def imported(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

@@ -172,7 +172,8 @@ class Comparison:
     def _cell(self, workload: Workload, peer: str, port: int, watched: int, key: str) -> Cell:
         report = self._load(workload, port, watched, key)
         if report.errors:
-            raise BenchError(f"{workload.name}, {peer}: {'; '.join(report.errors)}")
+            words = f"\nThe server: {self._programs.last_words('server')}" if watched == self._server else ""
+            raise BenchError(f"{workload.name}, {peer}: {'; '.join(report.errors)}{words}")
         return Cell(workload.name, peer, report, {})
 
     def _load(self, workload: Workload, port: int, watched: int, key: str) -> Report:
@@ -211,7 +212,8 @@ class Comparison:
                 if row is not None and row[0] >= self._shipped:
                     return
                 time.sleep(0.2)
-        raise BenchError("The shipper did not bring every request to the books.")
+        words = self._programs.last_words("ship")
+        raise BenchError(f"The shipper did not bring every request to the books. {words}")
 
     def _once(self, what: str, *words: str) -> str:
         """Run a Python program to its end; returns what it printed."""

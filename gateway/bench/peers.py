@@ -115,10 +115,14 @@ class Programs:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                words = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-                raise PeerError(f"{name} did not start. Its last words:\n{words}")
+                raise PeerError(f"{name} did not start. {self.last_words(name)}")
             time.sleep(0.05)
         return process.pid
+
+    def last_words(self, name: str) -> str:
+        """The end of what ``name`` wrote, as a sentence."""
+        written = (self._directory / f"{name}.log").read_text(errors="replace").strip()
+        return "It wrote:\n" + "\n".join(written.splitlines()[-12:]) if written else "It wrote nothing."
 
     def stop(self, name: str) -> None:
         """End ``name`` in good order, and kill it if it does not."""

@@ -1,7 +1,8 @@
 """uvicorn under cProfile, for ``manage.py bench --profile``.
 
 Run as ``python -m gateway.bench.profiled FILE UVICORN-OPTIONS``: it serves like uvicorn. From SIGUSR1 on it
-profiles the event loop's thread by the CPU it uses, and when told to end writes the profile to FILE.
+profiles the event loop's thread, and when told to end writes the profile to FILE. Times are the clock's, so they
+mean something only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import pstats
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 
 import uvicorn
@@ -24,7 +24,7 @@ def main() -> None:
     file = sys.argv.pop(1)
     # uvicorn ends with the signal that ended it, which by default ends the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    profile = cProfile.Profile(time.thread_time)
+    profile = cProfile.Profile()
     signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
     try:
         uvicorn.main(standalone_mode=False)

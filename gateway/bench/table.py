@@ -61,6 +61,8 @@ def table(workload: Workload, cells: Sequence[Cell], floor: str | None) -> list[
     direct = cells[0].report
     base = next((cell for cell in cells if cell.peer == floor), None)
     streamed = direct.first_p50 is not None
+    # At a fixed rate everybody answers as many.
+    speed = base.per_second if base and workload.rate is None else None
     short = (floor or "").split(" ")[0]
     heading = ["", "requests/s", f"x {short}", "p50 ms", "p99 ms", "added p50", "added p99"]
     heading += ["first +p50", "first +p99"] if streamed else []
@@ -73,7 +75,7 @@ def table(workload: Workload, cells: Sequence[Cell], floor: str | None) -> list[
             [
                 cell.peer,
                 f"{cell.per_second:,.0f}" if cell.per_second >= 100 else f"{cell.per_second:.1f}",
-                _ratio(cell.per_second, base.per_second if base else None),
+                _ratio(cell.per_second, speed),
                 f"{report.p50:.2f}",
                 f"{report.p99:.2f}",
                 _added(report.p50, direct.p50) if between else "",

@@ -13,7 +13,6 @@ from django.shortcuts import render
 from django.urls import path
 
 from billing.access import Names, names_of, visible_to
-from billing.money import plain
 from billing.reports import (
     DIMENSIONS,
     NOBODY,
@@ -232,9 +231,9 @@ REPORT_COLUMNS = (
 
 def _cells(sums: Sums, *, provider_cost: bool) -> list[object]:
     cells: list[object] = [getattr(sums, name) for name in REPORT_COLUMNS[:-1]]
-    cells.append(plain(sums.charge))
+    cells.append(sums.charge)
     if provider_cost:
-        cells += [plain(sums.cost), plain(sums.margin)]
+        cells += [sums.cost, sums.margin]
     return [*cells, CURRENCY]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from gateway.console import audit, costs, home, keys, members, overview, quotas, requests
+from gateway.console import audit, costs, home, keys, ledger, members, overview, quotas, requests
 
 app_name = "console"
 
@@ -14,6 +14,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("quotas/", include(quotas.urlpatterns)),
     path("members/", include(members.urlpatterns)),
     path("costs/", include(costs.urlpatterns)),
+    path("ledger/", include(ledger.urlpatterns)),
     path("requests/", include(requests.urlpatterns)),
     path("audit/", audit.audit, name="audit"),
 ]

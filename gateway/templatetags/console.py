@@ -236,6 +236,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Quotas", "quotas", "quotas", (Permission.VIEW,)),
     ("Members", "members", "members", (Permission.VIEW,)),
     ("Costs", "costs", "costs", (Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)),
+    ("Ledger", "ledger", "balance", (Permission.VIEW_MONEY,)),
     ("Requests", "requests", "requests", (Permission.VIEW_REQUESTS,)),
     ("Audit", "audit", "audit", (Permission.VIEW_AUDIT,)),
 )

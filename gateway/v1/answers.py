@@ -11,10 +11,19 @@ from typing import Any
 import orjson
 
 from billing.token_usage import TokenUsage, from_openai
+from routing.dialects import Dialect, FailedFinish, fault_of
 
 
 class BadAnswer(Exception):
     """The provider's 200 is not an answer; the message says why, without quoting it."""
+
+
+class ErrorAnswer(BadAnswer):
+    """The provider's 200 is an error; ``error`` is what it says, as an object."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__("It is an error.")
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +36,35 @@ class PlainAnswer:
     text_bytes: int
 
 
-def chat_answer(raw: bytes, *, base64_wanted: bool = False) -> PlainAnswer:  # noqa: ARG001  # one signature for all
+def chat_answer(
+    raw: bytes,
+    *,
+    base64_wanted: bool = False,  # noqa: ARG001  # one signature for all
+    speaks: Dialect | None = None,
+    model: str = "",
+) -> PlainAnswer:
     """Complete a chat completion: nullable members that providers omit are filled in; nothing is removed.
+    The answer of a provider whose dialect ``speaks`` is not clean is repaired; ``model`` stands in where it
+    names none.
 
-    Raises BadAnswer.
+    Raises BadAnswer, and ErrorAnswer where the provider reports an error with status 200.
     """
     answer = _decode(raw)
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BadAnswer("It has no choices.")
+    usage = answer.get("usage")
     changed = answer.get("object") != "chat.completion"
     answer["object"] = "chat.completion"
+    if speaks is not None and not speaks.clean:
+        usage = speaks.read_usage(answer)
+        if usage is not None:
+            answer["usage"] = usage_shown(usage)
+        try:
+            speaks.repair_answer(answer, model)
+        except FailedFinish:
+            raise BadAnswer("It says that it failed.") from None
+        changed = True
     text = 0
     for position, choice in enumerate(choices):
         message = choice.get("message") if isinstance(choice, dict) else None
@@ -49,18 +76,53 @@ def chat_answer(raw: bytes, *, base64_wanted: bool = False) -> PlainAnswer:  # n
             # The description allows no null here.
             del message["tool_calls"]
             changed = True
-        text += len(message.get("content") or "") + sum(
-            len((call.get("function") or {}).get("arguments") or "")
-            for call in message.get("tool_calls") or ()
-        )
-    usage = answer.get("usage")
+        text += _text_bytes(message)
     read = from_openai(usage) if isinstance(usage, dict) else None
     return PlainAnswer(orjson.dumps(answer) if changed else raw, read, text)
 
 
-def embedding_answer(raw: bytes, *, base64_wanted: bool) -> PlainAnswer:
+def _text_bytes(message: dict[str, Any]) -> int:
+    """About how much the model wrote: text, and arguments of tool calls."""
+    content = message.get("content")
+    size = len(content) if isinstance(content, str) else 0
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        size += len(arguments) if isinstance(arguments, str) else 0
+    return size
+
+
+def usage_shown(usage: dict[str, Any]) -> dict[str, Any]:
+    """A provider's usage object in OpenAI's members and meaning: cached tokens within the prompt,
+    reasoning within the completion, all three sums present. What the provider charges us is left out.
+    """
+    read = from_openai(usage)
+    if read is None:
+        return usage
+    prompt = read.input + read.cached_input + read.cache_write
+    shown = {name: value for name, value in usage.items() if "cost" not in name and name != "is_byok"}
+    details = {
+        "prompt_tokens_details": ("cached_tokens", read.cached_input),
+        "completion_tokens_details": ("reasoning_tokens", read.reasoning),
+    }
+    for name, (member, count) in details.items():
+        given = usage.get(name)
+        shown[name] = {**(given if isinstance(given, dict) else {}), member: count}
+    return {
+        **shown,
+        "prompt_tokens": prompt,
+        "completion_tokens": read.output,
+        "total_tokens": prompt + read.output,
+    }
+
+
+def embedding_answer(
+    raw: bytes, *, base64_wanted: bool, speaks: Dialect | None = None, model: str = ""
+) -> PlainAnswer:
     """Complete an embedding answer. If the client asked for base64, vectors that came as arrays are
-    encoded (little-endian float32): openai-node 6 reads an array as an empty vector. Raises BadAnswer.
+    encoded (little-endian float32): openai-node 6 reads an array as an empty vector. ``model`` stands
+    in where the provider names none. Raises BadAnswer, and ErrorAnswer as ``chat_answer`` does.
     """
     answer = _decode(raw)
     data = answer.get("data")
@@ -84,6 +146,10 @@ def embedding_answer(raw: bytes, *, base64_wanted: bool) -> PlainAnswer:
             raise BadAnswer("An embedding is not a list of numbers.") from None
     usage = answer.get("usage")
     read = from_openai(usage) if isinstance(usage, dict) else None
+    if speaks is not None and not speaks.clean:
+        changed |= _fill(answer, model=model)
+        if read is not None:
+            changed |= _fill(answer["usage"], prompt_tokens=read.total, total_tokens=read.total)
     return PlainAnswer(orjson.dumps(answer) if changed else raw, read, 0)
 
 
@@ -98,11 +164,11 @@ def _decode(raw: bytes) -> dict[str, Any]:
         answer = orjson.loads(raw)
     except orjson.JSONDecodeError:
         raise BadAnswer("It is not JSON.") from None
+    error = fault_of(answer)
+    if error is not None:
+        raise ErrorAnswer(error)
     if not isinstance(answer, dict):
         raise BadAnswer("It is not a JSON object.")
-    if answer.get("error"):
-        # Some providers send an error with status 200.
-        raise BadAnswer("It is an error.")
     return answer
 
 

@@ -13,6 +13,7 @@ from django.conf import settings
 
 from gateway.v1 import facts as facts_of
 from gateway.v1.admission import Grant
+from gateway.v1.capacity import Hold
 from gateway.v1.errors import (
     NO_RETRY,
     BodyTooLarge,
@@ -27,6 +28,7 @@ from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
 from gateway.v1.offers import no_model, offers_after, offers_for, printable
 from gateway.v1.relay import JSON_HEADERS, cancelled_by
 from gateway.v1.stream import error_event
+from gateway.v1.turns import patience_of
 from gateway.v1.worker import Worker
 from routing.table import GroupSpec
 
@@ -107,7 +109,11 @@ class App:
                 headers=[(b"allow", expected.encode())],
             )
         if exchange.endpoint:
-            await self._infer(worker, receive, send, exchange, base, headers, grants)
+            hold = worker.capacity.take()
+            try:
+                await self._infer(worker, receive, send, exchange, base, headers, grants, hold)
+            finally:
+                hold.release()
         else:
             await self._models(worker, exchange, path, base, send)
 
@@ -120,8 +126,9 @@ class App:
         base: Headers,
         headers: dict[bytes, bytes],
         grants: list[Grant],
+        hold: Hold,
     ) -> None:
-        raw = await _body(receive, headers)
+        raw = await _body(receive, headers, hold)
         if raw is None:
             exchange.client_gone = True
             self._finish(exchange, grants, "client_gone", CLIENT_GONE_STATUS)
@@ -129,6 +136,7 @@ class App:
         exchange.facts = facts = facts_of.READERS[exchange.endpoint](
             raw, headers.get(b"x-end-user", b"").decode("utf-8", "replace")
         )
+        exchange.patience = patience_of(headers)
         principal, task = exchange.principal, asyncio.current_task()
         assert principal is not None and task is not None  # noqa: S101, PT018  # an ASGI application runs in a task
         watch = asyncio.create_task(cancelled_by(task, receive, exchange))
@@ -215,13 +223,17 @@ def _model(group: GroupSpec) -> dict[str, Any]:
     return {"id": group.name, "object": "model", "created": group.created, "owned_by": "weir"}
 
 
-async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:
-    """The whole request body; None if the client left before it was whole. Raises BodyTooLarge."""
+async def _body(receive: Receive, headers: dict[bytes, bytes], hold: Hold) -> bytes | None:
+    """The whole request body; None if the client left before it was whole.
+
+    Raises BodyTooLarge, or Unavailable where the worker has no room for it.
+    """
     limit: int = settings.MAX_BODY_BYTES
     declared = headers.get(b"content-length", b"")
     pieces: list[bytes] = []
     size = int(declared) if declared.isdigit() else 0
     if size <= limit:
+        hold.buffer(size)
         size = 0
         while True:
             message = await receive()
@@ -230,6 +242,7 @@ async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:
             piece = message.get("body", b"")
             pieces.append(piece)
             size += len(piece)
+            hold.buffer(size)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if size > limit:

@@ -13,6 +13,7 @@ from billing.pricing import Rates, charge_of
 from billing.token_usage import ESTIMATED, NOTHING, TokenUsage
 from gateway.v1.facts import Facts
 from gateway.v1.principals import Principal
+from routing.health import Visit
 from routing.policy import Candidate
 
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that closed first
@@ -39,6 +40,8 @@ class Attempt:
     reason: str = ""
     first_token_ms: int | None = None
     duration_ms: int = 0
+    # Leave to ask the deployment, which the pulse wants back.
+    visit: Visit = field(kw_only=True)
 
     def as_row(self) -> dict[str, Any]:
         """As it stands in the usage event."""
@@ -84,6 +87,8 @@ class Exchange:
     # Whether the client has the start of the answer.
     answering: bool = False
     client_gone: bool = False
+    # Seconds from the start after which the client gives up; None: it did not say.
+    patience: float | None = None
     begun: bool = False
     finished: bool = False
     status: int = 0

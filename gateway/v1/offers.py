@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.v1.errors import InvalidRequest, NotAllowed, NotFound, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS
+from gateway.v1.turns import MAX_ATTEMPTS, unserved
 from routing import policy
 from routing.policy import Candidate, Need, NoCandidate, Signals
 from routing.table import DeploymentSpec
@@ -16,6 +17,8 @@ from routing.table import DeploymentSpec
 if TYPE_CHECKING:
     from gateway.v1.worker import Worker
 
+# More than can be tried for one request, as some may have opened their circuit by their turn.
+MOST_OFFERS = 2 * MAX_ATTEMPTS
 _random = Random()  # noqa: S311  # spreads load, guards nothing
 
 
@@ -44,6 +47,9 @@ def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
     offers = _priced(worker, exchange, found)
     if not offers:
         raise _unserved(NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served."))
+    if not worker.pulse.available(offers[0].candidate.deployment):
+        # The available ones come first, so there is none.
+        raise unserved(worker.pulse, [offer.candidate.deployment for offer in offers])
     return offers
 
 
@@ -87,6 +93,8 @@ def _priced(worker: Worker, exchange: Exchange, candidates: list[Candidate]) -> 
         if price is not None and not price.priced_for(exchange.endpoint):
             continue
         offers.append(Offer(candidate, cost, price))
+        if len(offers) == MOST_OFFERS:
+            break
     return offers
 
 
@@ -99,18 +107,29 @@ def _need(exchange: Exchange) -> Need:
 def _signals(worker: Worker, exchange: Exchange) -> Signals:
     facts = exchange.facts
     assert facts is not None  # noqa: S101  # read before routing
-    output = facts.output_bound or DEFAULT_OUTPUT_TOKENS
+    tokens, output = facts.input_tokens, facts.output_bound or DEFAULT_OUTPUT_TOKENS
+    costs, at, endpoint = worker.rates.costs, exchange.started_at, exchange.endpoint
+
+    def priced(deployment: DeploymentSpec) -> bool:
+        history = costs.get(deployment.id)
+        rates = history.at(at) if history is not None else None
+        return rates is not None and rates.priced_for(endpoint)
 
     def cost(deployment: DeploymentSpec) -> Decimal | None:
-        rates = worker.rates.cost(deployment.id, exchange.started_at)
-        if rates is None or not rates.priced_for(exchange.endpoint):
-            return None
-        return rates.most(facts.input_tokens, output)
+        history = costs.get(deployment.id)
+        rates = history.at(at) if history is not None else None
+        return rates.most(tokens, output) if rates is not None and rates.priced_for(endpoint) else None
 
+    pulse = worker.pulse
+    # Positional, since this is made for each request.
     return Signals(
         cost,
-        lambda deployment: worker.pulse.in_flight(deployment.id),
-        lambda deployment: worker.pulse.latency(deployment.id),
+        pulse.in_flight,
+        pulse.latency,
+        pulse.due,
+        pulse.available,
+        pulse.why,
+        priced,
     )
 
 

@@ -1,40 +1,161 @@
-"""What a worker feels of its deployments: requests in flight, and time to the first token."""
+"""What a worker feels of its deployments: load, time to the first token, failures, and their circuits."""
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2s
+from math import exp
+from random import Random
 
-# Weight of the newest observation.
-SMOOTHING = 0.2
+from routing.health import Health, Outcome, Visit, outcome_of
+from routing.table import DeploymentSpec, ProviderSpec
+
+# After so many seconds an observation has faded to a third.
+LATENCY_SECONDS = 10.0
+FAILING_SECONDS = 60.0
+# However fast or slowly they follow each other, one attempt moves the share of failures so far.
+LEAST_STEP, LONGEST_STEP = 0.2, 0.5
+# To the first token, of a deployment that has only failed so far.
+UNKNOWN_SECONDS = 1.0
+# Who was not asked for so long is worth a look.
+DUE_SECONDS = 10.0
+# Of the requests to a deployment, as many may be sent a second time; so many at once after a quiet time.
+RETRY_SHARE = 0.1
+RETRY_BURST = 10.0
+# While another worker probes, this one does not ask for so long whether it may.
+POSTPONED_SECONDS = 1.0
+
+
+@lru_cache(maxsize=4096)
+def fingerprint(secret: str) -> str:
+    """A name for a credential that does not tell it."""
+    return blake2s(secret.encode(), digest_size=8).hexdigest()
+
+
+def fingerprints(provider: ProviderSpec) -> tuple[str, ...]:
+    """The names of a provider's credentials, in their order; one for none."""
+    return tuple(map(fingerprint, provider.secrets)) or ("-",)
+
+
+@dataclass(slots=True)
+class Feel:
+    """One deployment. Times are seconds of the pulse's clock."""
+
+    in_flight: int = 0
+    # To the first token, a peak-sensitive mean; 0: never measured.
+    latency: float = 0.0
+    latency_at: float = 0.0
+    # Share of attempts that the provider failed, newer ones weighing more.
+    failing: float = 0.0
+    failing_at: float = 0.0
+    asked_at: float = float("-inf")
+    retries: float = RETRY_BURST
 
 
 class Pulse:
-    """Counters by deployment id, of this worker alone."""
+    """The deployments as this worker sees them. ``health`` may also learn from other workers."""
 
-    def __init__(self) -> None:
-        self._in_flight: defaultdict[int, int] = defaultdict(int)
-        self._latency: dict[int, float] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic, random: Random | None = None) -> None:
+        self.clock = clock
+        # Asks the other workers whether one of them makes a probe already; None: there are none.
+        self.ask_others: Callable[[Visit], Awaitable[bool]] | None = None
+        self.health = Health(random or Random())  # noqa: S311  # spreads load, guards nothing
+        self._feel: defaultdict[int, Feel] = defaultdict(Feel)
 
-    def started(self, deployment_id: int) -> None:
-        """A request went there."""
-        self._in_flight[deployment_id] += 1
+    # --- attempts --------------------------------------------------------------------------------
 
-    def ended(self, deployment_id: int) -> None:
-        """It is over, however it ended."""
-        self._in_flight[deployment_id] -= 1
+    def enter(self, deployment: DeploymentSpec) -> Visit | None:
+        """Leave to ask a deployment, and with which credential; None: not now."""
+        now = self.clock()
+        visit = self.health.enter(deployment.id, fingerprints(deployment.provider), now)
+        if visit is not None:
+            feel = self._feel[deployment.id]
+            feel.in_flight += 1
+            feel.asked_at = now
+            feel.retries = min(RETRY_BURST, feel.retries + RETRY_SHARE)
+        return visit
 
-    def first_token(self, deployment_id: int, seconds: float) -> None:
-        """Its first token came after so many seconds. A slow one counts at once, a fast one by and by."""
-        known = self._latency.get(deployment_id)
-        if known is None or seconds > known:
-            self._latency[deployment_id] = seconds
+    async def claims(self, visit: Visit) -> bool:
+        """Whether the attempt may be made: if it is a probe, whether no other worker's is under way."""
+        if not visit.probes or self.ask_others is None or await self.ask_others(visit):
+            return True
+        self._feel[visit.deployment_id].in_flight -= 1
+        self.health.postpone(visit, self.clock() + POSTPONED_SECONDS)
+        return False
+
+    def answered(self, visit: Visit) -> None:
+        """Content came that the client can use: a probe has succeeded."""
+        if visit.probes:
+            self.health.answered(visit, self.clock())
+
+    def first_token(self, visit: Visit, seconds: float) -> None:
+        """Its first content came after so many seconds. A slow one counts at once, a fast one by and by."""
+        now = self.clock()
+        feel = self._feel[visit.deployment_id]
+        if seconds >= feel.latency:
+            feel.latency = seconds
         else:
-            self._latency[deployment_id] = known + SMOOTHING * (seconds - known)
+            kept = exp((feel.latency_at - now) / LATENCY_SECONDS)
+            feel.latency = feel.latency * kept + seconds * (1 - kept)
+        feel.latency_at = now
 
-    def in_flight(self, deployment_id: int) -> int:
+    def ended(self, visit: Visit, reason: str, retry_after: float | None = None) -> None:
+        """The attempt is over; ``reason`` as in the request log, empty for one that was given up."""
+        if visit.ended:
+            return
+        now = self.clock()
+        feel = self._feel[visit.deployment_id]
+        feel.in_flight -= 1
+        outcome = outcome_of(reason)
+        if outcome in (Outcome.OK, Outcome.FAULT):
+            kept = exp((feel.failing_at - now) / FAILING_SECONDS)
+            kept = min(max(kept, 1 - LONGEST_STEP), 1 - LEAST_STEP)
+            feel.failing = feel.failing * kept + (outcome is Outcome.FAULT) * (1 - kept)
+            feel.failing_at = now
+        self.health.ended(visit, outcome, now, retry_after)
+
+    def may_retry(self, deployment_id: int) -> bool:
+        """Take one from the deployment's budget of second tries, if there is one."""
+        feel = self._feel[deployment_id]
+        if feel.retries < 1:
+            return False
+        feel.retries -= 1
+        return True
+
+    # --- signals ---------------------------------------------------------------------------------
+
+    def in_flight(self, deployment: DeploymentSpec) -> int:
         """Requests there at this moment."""
-        return self._in_flight.get(deployment_id, 0)
+        return self._feel[deployment.id].in_flight
 
-    def latency(self, deployment_id: int) -> float:
-        """Seconds to the first token, smoothed; 0 if never measured."""
-        return self._latency.get(deployment_id, 0.0)
+    def latency(self, deployment: DeploymentSpec) -> float:
+        """Seconds to the first token, smoothed, and longer for who fails often; 0 if never asked."""
+        feel = self._feel[deployment.id]
+        if not feel.failing:
+            return feel.latency
+        # Every failure costs a caller an attempt: half of them failing is worse than half as fast.
+        return (feel.latency or UNKNOWN_SECONDS) / max(0.05, 1 - feel.failing) ** 2
+
+    def due(self, deployment: DeploymentSpec) -> bool:
+        """Whether it was not asked for a while, and nobody is asking."""
+        feel = self._feel[deployment.id]
+        return not feel.in_flight and self.clock() - feel.asked_at >= DUE_SECONDS
+
+    def available(self, deployment: DeploymentSpec) -> bool:
+        """Whether a request may go there at this moment."""
+        health = self.health
+        return not health.troubled(deployment.id) or (
+            health.wait(deployment.id, fingerprints(deployment.provider), self.clock()) <= 0
+        )
+
+    def wait(self, deployment: DeploymentSpec) -> float:
+        """Seconds until a request may go there; infinite while that depends on a probe under way."""
+        return self.health.wait(deployment.id, fingerprints(deployment.provider), self.clock())
+
+    def why(self, deployment: DeploymentSpec) -> str:
+        """What keeps requests away: ``failing``, ``rate_limited`` or ``credential``; empty if nothing."""
+        return self.health.why(deployment.id, fingerprints(deployment.provider), self.clock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -16,15 +17,14 @@ from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed, ProviderTimeout
 from gateway.v1.exchange import Attempt, Exchange, Offer
 from gateway.v1.facts import Facts
 from gateway.v1.pulse import Pulse
-from gateway.v1.refusals import read_refusal
+from gateway.v1.refusals import Refusal, read_refusal
+from gateway.v1.repairing import scanner_for
 from gateway.v1.stream import StreamScanner, error_event, has_content, identity
+from gateway.v1.turns import Turn, Turns, retry_after_of
 from gateway.v1.upstream import Answer, ConnectFailed, Upstream, UpstreamError, UpstreamTimeout
-from routing.dialects import dialect
-from routing.table import ProviderSpec
+from routing.dialects import Dialect, dialect
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-# More candidates than this are not tried for one request.
-MAX_ATTEMPTS = 5
 # How long to wait, in seconds, for a provider to close its stream after [DONE], so that the
 # connection can be used again.
 CLOSING_WAIT = 0.2
@@ -60,13 +60,22 @@ class BrokenStream(Exception):
         self.end_reason = end_reason
 
 
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """How the provider of one attempt was asked. ``choices``: whether it was told how many are wanted."""
+
+    dialect: Dialect
+    model: str
+    choices: bool
+
+
 class Relay:
     """Relays exchanges through ``upstream``. One a worker."""
 
     def __init__(self, upstream: Upstream, pulse: Pulse) -> None:
         self._upstream = upstream
         self._pulse = pulse
-        self._random = Random()  # noqa: S311  # picks a credential, guards nothing
+        self._random = Random()  # noqa: S311  # spreads retries, guards nothing
 
     async def run(
         self,
@@ -83,40 +92,41 @@ class Relay:
         if nothing was sent to the client yet.
         """
         failure: AttemptFailed | None = None
-        waiting = list(offers)
-        tried: set[int] = set()
-        while waiting and len(tried) < MAX_ATTEMPTS:
-            offer = waiting.pop(0)
-            deployment = offer.candidate.deployment
-            if deployment.id in tried:
-                continue
-            tried.add(deployment.id)
+        turns = Turns(self._pulse, exchange, offers, self._random)
+        while (turn := await turns.next()) is not None:
             try:
-                return await self._attempt(exchange, offer, headers, send)
+                return await self._attempt(exchange, turn, headers, send)
             except AttemptFailed as error:
                 failure = error
+                turn.retry_after = retry_after_of(error.error.headers)
+                turns.failed(turn, error.reason)
                 if not error.moves_on:
-                    waiting = after_refusal(error.reason, tried)
-        assert failure is not None  # noqa: S101  # there is at least one offer
+                    turns.instead(after_refusal(error.reason, turns.tried))
+            finally:
+                turns.ended(turn, exchange.attempts[-1].reason)
+        if failure is None:
+            raise turns.nobody()
         exchange.end_reason = failure.end_reason
         raise failure.error
 
     async def _attempt(
-        self, exchange: Exchange, offer: Offer, headers: Headers, send: Send
+        self, exchange: Exchange, turn: Turn, headers: Headers, send: Send
     ) -> tuple[str, int, str]:
+        offer = turn.offer
         deployment = offer.candidate.deployment
         provider = deployment.provider
         facts = exchange.facts
         assert facts is not None  # noqa: S101  # read before routing
         exchange.offer = offer
-        attempt = Attempt(deployment.name, provider.name, exchange.elapsed_ms())
+        attempt = Attempt(deployment.name, provider.name, exchange.elapsed_ms(), visit=turn.visit)
         exchange.attempts.append(attempt)
         speaks = dialect(provider.kind.name)
-        secret = provider.secrets[0] if len(provider.secrets) == 1 else self._secret(provider)
+        payload, dropped = speaks.body(deployment, facts.body, stream=facts.stream)
+        secret = provider.secrets[turn.visit.credential] if provider.secrets else ""
         answer = self._upstream.post(
             speaks.url(deployment, exchange.endpoint),
             speaks.headers(secret, exchange.request_id),
-            speaks.body(deployment, facts.body, stream=facts.stream),
+            payload,
             connect_timeout=provider.connect_timeout,
             total_timeout=provider.total_timeout,
         )
@@ -125,11 +135,13 @@ class Relay:
             (b"x-weir-deployment", deployment.name.encode()),
             (b"x-weir-attempts", str(len(exchange.attempts)).encode()),
         ]
-        self._pulse.started(deployment.id)
+        if dropped:
+            headers.append((b"x-weir-dropped-params", ", ".join(dropped).encode()))
         exchange.sent = True
         try:
             async with answer:
-                return await self._exchange(exchange, attempt, offer, answer, headers, send)
+                spoken = _Spoken(speaks, deployment.model, "n" not in dropped)
+                return await self._exchange(exchange, attempt, offer, answer, spoken, headers, send)
         except UpstreamError as error:
             exchange.sent = False
             raise _failed(error) from None
@@ -139,13 +151,16 @@ class Relay:
             raise
         finally:
             attempt.duration_ms = exchange.elapsed_ms() - attempt.started_ms
-            self._pulse.ended(deployment.id)
-
-    def _secret(self, provider: ProviderSpec) -> str:
-        return self._random.choice(provider.secrets) if provider.secrets else ""
 
     async def _exchange(
-        self, exchange: Exchange, attempt: Attempt, offer: Offer, answer: Answer, headers: Headers, send: Send
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        offer: Offer,
+        answer: Answer,
+        spoken: _Spoken,
+        headers: Headers,
+        send: Send,
     ) -> tuple[str, int, str]:
         provider = offer.candidate.deployment.provider
         facts = exchange.facts
@@ -156,26 +171,35 @@ class Relay:
             attempt.status = answer.status
             if answer.status != 200:
                 raw = await answer.read_all(provider.idle_timeout)
-                refusal = read_refusal(answer.status, answer.headers, raw)
-                raise AttemptFailed(refusal.reason, refusal.error, moves_on=refusal.moves_on)
+                raise _refused(read_refusal(answer.status, answer.headers, raw))
             if facts.stream and "json" not in (answer.headers.get("content-type") or ""):
-                return await self._stream(exchange, attempt, offer, answer, headers, send, began)
+                return await self._stream(exchange, attempt, offer, answer, spoken, headers, send, began)
             raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
         except UpstreamError as error:
             attempt.reason = error.reason
             raise
-        self._first_token(exchange, attempt, offer, began)
+        self._first_token(exchange, attempt, began)
         if facts.stream:
             # Some providers answer a streamed request with an error as plain JSON and status 200.
-            refusal = read_refusal(502, answer.headers, raw)
-            raise AttemptFailed("not_a_stream", refusal.error)
-        return await self._plain(exchange, attempt, facts, raw, headers, send)
+            raise _refused(read_refusal(200, answer.headers, raw))
+        return await self._plain(exchange, attempt, facts, spoken, raw, headers, send)
 
     async def _plain(
-        self, exchange: Exchange, attempt: Attempt, facts: Facts, raw: bytes, headers: Headers, send: Send
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        facts: Facts,
+        spoken: _Spoken,
+        raw: bytes,
+        headers: Headers,
+        send: Send,
     ) -> tuple[str, int, str]:
         try:
-            read = answers.READERS[exchange.endpoint](raw, base64_wanted=facts.base64)
+            read = answers.READERS[exchange.endpoint](
+                raw, base64_wanted=facts.base64, speaks=spoken.dialect, model=spoken.model
+            )
+        except answers.ErrorAnswer as answer:
+            raise _refused(read_refusal(200, {}, _as_body(answer.error))) from None
         except answers.BadAnswer as error:
             raise AttemptFailed(
                 "bad_answer",
@@ -196,13 +220,19 @@ class Relay:
         attempt: Attempt,
         offer: Offer,
         answer: Answer,
+        spoken: _Spoken,
         headers: Headers,
         send: Send,
         began: float,
     ) -> tuple[str, int, str]:
         facts = exchange.facts
         assert facts is not None  # noqa: S101  # read before routing
-        scanner = StreamScanner(wants_usage=facts.wants_usage, choices=facts.choices)
+        scanner = scanner_for(
+            spoken.dialect,
+            wants_usage=facts.wants_usage,
+            choices=facts.choices if spoken.choices else 1,
+            model=spoken.model,
+        )
         try:
             await self._pass_on(exchange, attempt, offer, answer, scanner, headers, send, began)
         except BrokenStream as broken:
@@ -254,7 +284,8 @@ class Relay:
             else:
                 held += events
                 if events and has_content(events):
-                    self._first_token(exchange, attempt, offer, began)
+                    self._first_token(exchange, attempt, began)
+                    self._pulse.answered(attempt.visit)
                     await _start(exchange, headers, held, send)
             if not piece or scanner.overflow:
                 break
@@ -267,8 +298,8 @@ class Relay:
         await send({"type": "http.response.body", "body": scanner.closing(first, usage)})
         await _drain(answer)
 
-    def _first_token(self, exchange: Exchange, attempt: Attempt, offer: Offer, began: float) -> None:
-        self._pulse.first_token(offer.candidate.deployment.id, time.perf_counter() - began)
+    def _first_token(self, exchange: Exchange, attempt: Attempt, began: float) -> None:
+        self._pulse.first_token(attempt.visit, time.perf_counter() - began)
         attempt.first_token_ms = exchange.first_token_ms = exchange.elapsed_ms()
 
 
@@ -309,6 +340,10 @@ def _failed(error: UpstreamError) -> AttemptFailed:
             )
 
 
+def _refused(refusal: Refusal) -> AttemptFailed:
+    return AttemptFailed(refusal.reason, refusal.error, moves_on=refusal.moves_on)
+
+
 def _broken(error: UpstreamError) -> BrokenStream:
     if isinstance(error, UpstreamTimeout):
         return BrokenStream(
@@ -326,14 +361,14 @@ def _broken(error: UpstreamError) -> BrokenStream:
 def _incomplete(scanner: StreamScanner, *, answering: bool) -> AttemptFailed | BrokenStream:
     """What to say of a stream that ended before its answer did."""
     if scanner.error is not None:
-        refusal = read_refusal(400 if not answering else 502, {}, _as_body(scanner.error))
-        reason = refusal.reason if not answering else "error_event"
-        error: V1Error = ProviderFailed(
-            "The provider reported an error in the middle of its answer; it is not complete."
-        )
+        refusal = read_refusal(200, {}, _as_body(scanner.error))
         if not answering:
-            moves_on = reason not in ("context_window", "content_filter")
-            return AttemptFailed(reason, error if moves_on else refusal.error, moves_on=moves_on)
+            return _refused(refusal)
+        reason = "error_event"
+        filtered = refusal.error.code if refusal.reason == "content_filter" else None
+        error: V1Error = ProviderFailed(
+            "The provider reported an error in the middle of its answer; it is not complete.", code=filtered
+        )
     else:
         reason = "overflow" if scanner.overflow else "no_end"
         error = ProviderFailed("The provider's answer ended before it was complete.")

@@ -1,7 +1,8 @@
 """Server-sent events: pass a provider's stream on as bytes, reading only what the gateway must know.
 
 Complete events are passed on together as they came. An event is decoded only if it may carry usage,
-a finish reason or an error; what a client did not ask for (the usage chunk) is taken out.
+a finish reason or an error; what a client did not ask for (the usage chunk) is taken out. The streams of
+providers whose dialect is not clean are read by ``gateway.v1.repairing``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.v1.errors import V1Error
+from routing.dialects import fault_of
 
 DONE: Final = b"data: [DONE]\n\n"
 # An event may not be longer than this: a provider that never ends one must not fill the memory.
@@ -21,9 +23,11 @@ MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 # a false match would only cost a decoding.
 _INTERESTING: Final = re.compile(
     rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|"error"\s*:\s*[{"]|\[DONE\]|^event:|^id:|^retry:|\nevent:|\nid:|\nretry:'
-    rb'|"choices"\s*:\s*(?:\[\s*\]|null)'
+    rb'|"choices"\s*:\s*(?:\[\s*\]|null)|"object"\s*:\s*"error"|^\xef\xbb\xbf'
 )
 _BOUNDARY: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_ERROR_NAME: Final = re.compile(rb"(?:^|[\r\n])event:[ ]?error[ \t]*(?:[\r\n]|$)")
+_BOM: Final = b"\xef\xbb\xbf"
 _LINE: Final = re.compile(rb"\r\n|\n|\r")
 # A delta with something in it: text, reasoning, a refusal, a tool call.
 _CONTENT: Final = re.compile(
@@ -96,10 +100,14 @@ class StreamScanner:
         events = data if cut == len(data) else data[:cut]
         if self.done:
             return b""
-        if _INTERESTING.search(events) is None and _looks_whole(events):
+        if self._passes(events):
             self._count(events)
             return events
         return self._sift(events)
+
+    def _passes(self, events: bytes) -> bool:
+        """Whether the events go to the client as they came, undecoded."""
+        return _INTERESTING.search(events) is None and _looks_whole(events)
 
     def _count(self, events: bytes) -> None:
         found = len(_CONTENT.findall(events))
@@ -125,33 +133,58 @@ class StreamScanner:
 
     def _read(self, event: bytes) -> bytes | None:
         """Look into one event; returns it as the client gets it, or None to keep it back."""
+        event = event.removeprefix(_BOM)
         data = _data(event)
         if data is None:
-            # Fields without data (event:, id:, retry:) crash SDKs; comments are harmless.
-            return b": keep-alive\n\n" if event.lstrip().startswith(b":") else None
+            return self._without_data(event.strip())
         if data.strip() == b"[DONE]":
             self.done = True
-            return None
+            return self._at_done()
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
-            self.error = {"message": "The provider sent an event that is not JSON."}
-            self.done = True
+            self._fail({"message": "The provider sent an event that is not JSON."})
             return None
-        if not isinstance(chunk, dict):
+        error = fault_of(chunk)
+        if error is None and _ERROR_NAME.search(event):
+            error = chunk if isinstance(chunk, dict) else {"message": str(chunk)}
+        if error is not None:
+            if isinstance(chunk, dict):
+                self._take_usage(chunk)
+            self._fail(error)
             return None
-        if chunk.get("error"):
-            error = chunk["error"]
-            self.error = error if isinstance(error, dict) else {"message": str(error)}
-            self.done = True
+        return self._chunk(chunk, event, data) if isinstance(chunk, dict) else None
+
+    def _without_data(self, event: bytes) -> bytes | None:
+        if event.startswith((b"{", b"[")):
+            # No stream at all but a JSON document, whatever the content type said.
+            try:
+                error = fault_of(orjson.loads(event))
+            except orjson.JSONDecodeError:
+                error = None
+            self._fail(error or {"message": "The provider did not send a stream."})
             return None
-        return self._chunk(chunk, event, data)
+        # Fields without data (event:, id:, retry:) crash SDKs; comments are harmless.
+        return b": keep-alive\n\n" if event.startswith(b":") else None
+
+    def _fail(self, error: dict[str, Any]) -> None:
+        self.error = error
+        self.done = True
+
+    def _at_done(self) -> bytes | None:
+        """What is still due to the client when ``[DONE]`` came."""
+        return None
+
+    def _take_usage(self, chunk: dict[str, Any]) -> None:
+        """Keep the usage that a chunk carries: the last one counts, and zeros are a placeholder."""
+        usage = chunk.get("usage")
+        if isinstance(usage, dict) and (usage.get("prompt_tokens") or usage.get("completion_tokens")):
+            self.usage = usage
 
     def _chunk(self, chunk: dict[str, Any], event: bytes, data: bytes) -> bytes | None:
         choices = chunk.get("choices")
         usage = chunk.get("usage")
-        if isinstance(usage, dict) and (usage.get("prompt_tokens") or usage.get("completion_tokens")):
-            self.usage = usage
+        self._take_usage(chunk)
         if not choices or not isinstance(choices, list):
             # The usage chunk is given at the very end, once, and only to a client that asked.
             return None

@@ -49,15 +49,72 @@ class ConnectionBroken(UpstreamError):
     reason = "broken"
 
 
+class Watch:
+    """A timeout around many short waits of one task, one after the other.
+
+    ``asyncio.timeout`` sets and removes a timer for each wait, which a stream of many chunks feels;
+    this one lets its timer run and looks, when it fires, whether the wait of that moment is over.
+    """
+
+    __slots__ = ("_fired", "_task", "_timer", "_until")
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._until: float | None = None
+        self._fired = False
+
+    def start(self, seconds: float) -> None:
+        """Cancel the current task if it does not call ``pause`` within ``seconds``."""
+        loop = asyncio.get_running_loop()
+        self._until = until = loop.time() + seconds
+        if self._timer is None:
+            self._task = asyncio.current_task()
+            self._timer = loop.call_at(until, self._look)
+        elif until < self._timer.when():
+            self._timer.cancel()
+            self._timer = loop.call_at(until, self._look)
+
+    def pause(self) -> None:
+        """The wait is over."""
+        self._until = None
+
+    def expired(self) -> bool:
+        """Whether a cancellation that was caught is this timeout's, and nobody else's; takes it back."""
+        if not self._fired or self._task is None:
+            return False
+        self._fired = False
+        return self._task.uncancel() == 0
+
+    def stop(self) -> None:
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        assert self._task is not None  # noqa: S101  # set with the timer
+        self._timer = None
+        if self._until is None:
+            return
+        loop = self._task.get_loop()
+        if loop.time() >= self._until:
+            self._fired = True
+            self._task.cancel()
+        else:
+            self._timer = loop.call_at(self._until, self._look)
+
+
 class Answer:
     """A provider's response, being read. Use as an async context manager: leaving it stops the provider."""
 
-    __slots__ = ("_deadline", "_request", "_response", "headers", "status")
+    __slots__ = ("_deadline", "_request", "_response", "_watch", "headers", "status")
 
     def __init__(self, request: StreamRequest, deadline: float) -> None:
         self._request = request
         self._deadline = deadline
         self._response: Response | None = None
+        self._watch = Watch()
         self.status = 0
         self.headers: Mapping[str, str] = {}
 
@@ -83,13 +140,17 @@ class Answer:
         """The next bytes as they come; empty at the end. Waits up to ``wait`` seconds."""
         assert self._response is not None  # noqa: S101  # open() comes first
         limit = self._limit(wait)
+        self._watch.start(limit)
         try:
-            async with asyncio.timeout(limit):
-                chunk = await self._response.body_reader.read_chunk()
-        except TimeoutError:
-            raise UpstreamTimeout(phase if limit >= wait else "total") from None
+            chunk = await self._response.body_reader.read_chunk()
+        except asyncio.CancelledError:
+            if self._watch.expired():
+                raise UpstreamTimeout(phase if limit >= wait else "total") from None
+            raise
         except PyreqwestError:
             raise ConnectionBroken from None
+        finally:
+            self._watch.pause()
         return b"" if chunk is None else bytes(chunk)
 
     async def read_all(self, wait: float) -> bytes:
@@ -116,6 +177,7 @@ class Answer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._watch.stop()
         if self._response is not None:
             await self._request.__aexit__(kind, error, trace)
 

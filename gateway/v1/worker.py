@@ -17,6 +17,8 @@ from billing.leases import LeaseBook
 from billing.rate_limits import RateLimiter
 from gateway.v1 import rates
 from gateway.v1.admission import Admission
+from gateway.v1.board import Board
+from gateway.v1.capacity import Capacity
 from gateway.v1.journal import Journal
 from gateway.v1.principals import Principals
 from gateway.v1.pulse import Pulse
@@ -62,6 +64,7 @@ class Worker:
         )
         self.principals = Principals(self.pool)
         self.pulse = Pulse()
+        self.capacity = Capacity(settings.MAX_IN_FLIGHT, settings.MAX_BUFFERED_BYTES)
         self.upstream = Upstream()
         self.relay = Relay(self.upstream, self.pulse)
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,8 +79,14 @@ class Worker:
             settings.REDIS_URL, self.id.hex, workers=int(os.environ.get("WEB_CONCURRENCY", "1"))
         )
         self.admission = Admission(self._leases, self._limiter)
+        self._board = Board(settings.REDIS_URL, self.pulse)
+        self.pulse.ask_others = self._board.claims
         await self.reload()
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._maintain())]
+        self._tasks = [
+            asyncio.create_task(self._listen()),
+            asyncio.create_task(self._maintain()),
+            asyncio.create_task(self._board.run()),
+        ]
 
     async def stop(self) -> None:
         """Give back what is held and close."""
@@ -89,6 +98,7 @@ class Worker:
         except Exception:  # the shipper returns the leases of a worker that is gone
             logger.warning("Leases could not be returned; the shipper will.", exc_info=True)
         self._writer.close()
+        await self._board.close()
         await self._limiter.close()
         await self.upstream.close()
         await self.pool.close()

@@ -1,12 +1,44 @@
-"""How each kind of provider wants to be spoken to. One small module a kind that differs."""
+"""How each kind of provider wants to be spoken to, and how its answers become OpenAI's.
+
+One small module a kind that differs. Every kind is reached through its OpenAI-compatible endpoint.
+"""
 
 from __future__ import annotations
 
-from routing.dialects.base import Dialect
+from routing.dialects.base import Dialect, OldBound, Repaired
+from routing.dialects.chunks import StreamFault, StreamState, fault_of
+from routing.dialects.deepseek import DeepSeek
+from routing.dialects.finish import FailedFinish
+from routing.dialects.fireworks import Fireworks
+from routing.dialects.groq import Groq
+from routing.dialects.local import LMStudio, Ollama
+from routing.dialects.minimax import MiniMax
+from routing.dialects.mistral import Mistral
+from routing.dialects.moonshot import Moonshot
+from routing.dialects.openai import Azure, OpenAI
+from routing.dialects.qwen import Qwen
+from routing.dialects.xai import XAI
 from routing.kinds import KINDS
 
-# Every kind is reached through its OpenAI-compatible endpoint; a kind with needs of its own gets a class.
-_DIALECTS: dict[str, Dialect] = {name: Dialect(kind) for name, kind in KINDS.items()}
+_CLASSES: dict[str, type[Dialect]] = {
+    "openai": OpenAI,
+    "azure": Azure,
+    "deepseek": DeepSeek,
+    "qwen": Qwen,
+    "moonshot": Moonshot,
+    "zhipu": OldBound,
+    "together": OldBound,
+    "minimax": MiniMax,
+    "mistral": Mistral,
+    "groq": Groq,
+    "fireworks": Fireworks,
+    "xai": XAI,
+    "ollama": Ollama,
+    "lmstudio": LMStudio,
+    "simulator": Dialect,
+}
+# A kind without a class of its own asks nothing special of a request, and its answers are repaired.
+_DIALECTS: dict[str, Dialect] = {name: _CLASSES.get(name, Repaired)(kind) for name, kind in KINDS.items()}
 
 
 def dialect(kind: str) -> Dialect:
@@ -14,4 +46,4 @@ def dialect(kind: str) -> Dialect:
     return _DIALECTS[kind]
 
 
-__all__ = ("Dialect", "dialect")
+__all__ = ("Dialect", "FailedFinish", "StreamFault", "StreamState", "dialect", "fault_of")

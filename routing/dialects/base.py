@@ -1,12 +1,16 @@
-"""The dialect that everybody claims to speak: OpenAI's."""
+"""How a provider is spoken to: OpenAI's own dialect, and what all others have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
+from routing.dialects import chunks, completions
+from routing.dialects.chunks import StreamState
+from routing.dialects.demands import Demands, meet, no_tools
+from routing.dialects.usage import find_usage
 from routing.kinds import Kind
 from routing.table import DeploymentSpec
 
@@ -14,7 +18,13 @@ PATHS = {"chat.completions": "/chat/completions", "embeddings": "/embeddings"}
 
 
 class Dialect:
-    """How to address and authenticate a request, and what to change in its body."""
+    """OpenAI's dialect, spoken by those whose answers need no repair.
+
+    ``clean``: a stream's bytes and a plain answer pass as they came. A dialect that is not clean has
+    every chunk decoded and repaired.
+    """
+
+    clean: ClassVar[bool] = True
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -30,9 +40,68 @@ class Dialect:
             headers[self.kind.auth_header] = self.kind.auth_prefix + secret
         return headers
 
-    def body(self, deployment: DeploymentSpec, body: Mapping[str, Any], *, stream: bool) -> bytes:
-        """The client's body for this deployment: the provider's name of the model, and always usage."""
+    def body(
+        self, deployment: DeploymentSpec, body: Mapping[str, Any], *, stream: bool
+    ) -> tuple[bytes, list[str]]:
+        """The client's body for this deployment, and the names of parameters that it could not carry
+        unchanged. The model has the provider's name, and usage is always asked for."""
         changed = {**body, "model": deployment.model}
         if stream:
             changed["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return orjson.dumps(changed)
+        lost = self.adapt(deployment, changed)
+        return orjson.dumps(changed), lost
+
+    def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:  # noqa: ARG002  # for overriding
+        """Change a copy of the client's body in place, inner objects excepted; returns the names of
+        parameters that could not be passed on."""
+        if not body.get("tools", True):
+            no_tools(body)
+        return []
+
+    def read_usage(self, holder: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The usage object of a chunk or an answer, in OpenAI's spelling; None if it has none."""
+        return find_usage(holder)
+
+    def repair_chunk(self, state: StreamState, chunk: dict[str, Any]) -> list[dict[str, Any]]:  # noqa: ARG002  # for overriding
+        """The chunks that the client gets for one of the provider's. Raises StreamFault."""
+        return [chunk]
+
+    def end_stream(self, state: StreamState) -> list[dict[str, Any]]:  # noqa: ARG002  # for overriding
+        """Chunks that are still due when ``[DONE]`` came."""
+        return []
+
+    def repair_answer(self, answer: dict[str, Any], model: str) -> None:
+        """Repair a plain chat completion in place. Raises FailedFinish."""
+
+
+class Repaired(Dialect):
+    """A dialect whose answers are repaired. ``demands`` says what a request must look like."""
+
+    clean = False
+    demands: ClassVar[Demands] = Demands()
+
+    def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
+        """See Dialect."""
+        if "messages" not in body:
+            return []
+        if not self.demands.asks_usage:
+            body.pop("stream_options", None)
+        return meet(self.demands_of(deployment), body)
+
+    def demands_of(self, deployment: DeploymentSpec) -> Demands:  # noqa: ARG002  # for overriding
+        """The demands for a deployment, where they depend on its model."""
+        return self.demands
+
+    def repair_chunk(self, state: StreamState, chunk: dict[str, Any]) -> list[dict[str, Any]]:
+        """See Dialect."""
+        return chunks.repair(state, chunk)
+
+    def repair_answer(self, answer: dict[str, Any], model: str) -> None:
+        """See Dialect."""
+        completions.repair(answer, model)
+
+
+class OldBound(Repaired):
+    """A dialect that differs in one thing: it knows the output bound as ``max_tokens`` alone."""
+
+    demands = Demands(bound="max_tokens")

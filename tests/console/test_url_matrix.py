@@ -62,6 +62,8 @@ READS: dict[str, tuple[int, ...]] = {
     "console:costs_report": ALL,
     "console:costs_usage_csv": EXPORTERS,
     "console:costs_usage_jsonl": EXPORTERS,
+    "console:ledger": EXPORTERS,
+    "console:ledger_csv": EXPORTERS,
     "console:requests": ALL,
     "console:request": WATCHERS,
     "api:usage": EXPORTERS,

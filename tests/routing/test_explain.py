@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from routing.models import Deployment, GroupDeployment
+from tests.simulator.server import wait_until
 from tests.stack import Stack
+from tests.v1.test_faults import grouped
 
 
 def explained(**options: object) -> str:
@@ -32,6 +36,21 @@ def test_it_lists_the_order_and_the_reason_of_each_removal(stack: Stack, slug: s
     assert lines[2].startswith("   2. sim-small-0-sim-small (by sim-small)")
     assert lines[3].endswith("drained: its weight is 0")
     assert lines[4].endswith("cannot do: tools")
+
+
+def test_it_tells_which_circuit_is_open_and_until_when(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug)
+    grouped(stack, tenant, slug, "sim-503", "sim-small")
+    ask: dict[str, Any] = {"model": slug, "messages": [{"role": "user", "content": "x"}]}
+
+    def resting() -> bool:
+        with tenant.http() as http:
+            assert http.post("/v1/chat/completions", json=ask).status_code == 200
+        first, second = explained(key=f"{slug}/team/key", model=slug).splitlines()[1:]
+        found = re.search(r"circuit open, resting until \d\d:\d\d:\d\d UTC$", second)
+        return f"1. {slug}-1-sim-small" in first and f"2. {slug}-0-sim-503" in second and found is not None
+
+    wait_until(resting)
 
 
 @pytest.mark.parametrize(

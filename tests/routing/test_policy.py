@@ -44,6 +44,8 @@ def signals(**known: Any) -> Signals:
         lambda d: costs.get(d.name, Decimal(1)),
         lambda d: busy.get(d.name, 0),
         lambda d: latency.get(d.name, 0.0),
+        lambda d: d.name in known.get("due", ()),
+        lambda d: d.name not in known.get("resting", ()),
     )
 
 
@@ -163,6 +165,25 @@ def test_a_fallback_the_key_may_not_use_is_passed_over() -> None:
 def test_a_fallback_serves_where_the_group_itself_cannot() -> None:
     main = group("g", Member(A, 1, 1), on_error=("backup",))
     assert run(main, group("backup", Member(B, 1, 1)), cost={"a": None}) == ["b"]
+
+
+def test_whoever_may_not_be_asked_now_comes_after_everybody_else() -> None:
+    main = group("g", Member(A, 1, 1), Member(B, 2, 1), on_error=("backup",))
+    assert run(main, group("backup", Member(C, 1, 1)), resting={"a"}) == ["b", "c", "a"]
+
+
+def test_fastest_looks_again_at_the_slow_one_that_was_not_asked_for_a_while() -> None:
+    fast = group("g", Member(A, 1, 1), Member(B, 1, 1), Member(C, 1, 1), strategy="fastest")
+    slow = {"a": 2.0, "b": 0.1, "c": 0.1}
+    assert run(fast, latency=slow, due={"a"})[0] == "a"
+    assert run(fast, latency=slow, due={"b"})[-1] == "a"
+    assert run(fast, latency=slow, due={"a"}, resting={"a"})[-1] == "a"
+
+
+def test_fastest_gives_the_unmeasured_their_share() -> None:
+    fast = group("g", Member(A, 1, 1), Member(B, 1, 1), strategy="fastest")
+    first = Counter(run(fast, seed=seed, latency={"a": 2.0})[0] for seed in range(400))
+    assert 140 < first["b"] < 260
 
 
 def test_rules_in_a_circle_end() -> None:

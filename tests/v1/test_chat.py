@@ -16,7 +16,7 @@ from tests.stack import Tenant
 from tests.v1.conftest import events
 
 ASK: list[Any] = [{"role": "user", "content": "one two three"}]
-WEATHER: dict[str, Any] = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -112,7 +112,7 @@ def test_a_tool_call_matches_its_schema(sdk: OpenAI) -> None:
         model="sim-small",
         messages=ASK,
         tools=[WEATHER],
-        tool_choice="required",  # type: ignore[list-item]
+        tool_choice="required",
     )
     (call,) = answer.choices[0].message.tool_calls or []
     assert call.type == "function"
@@ -126,7 +126,7 @@ def test_a_streamed_tool_call_comes_whole(sdk: OpenAI) -> None:
         model="sim-small",
         messages=ASK,
         tools=[WEATHER],
-        tool_choice="required",  # type: ignore[list-item]
+        tool_choice="required",
     ) as stream:
         final = stream.get_final_completion()
     (call,) = final.choices[0].message.tool_calls or []

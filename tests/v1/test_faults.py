@@ -36,9 +36,8 @@ def test_an_early_failure_moves_on_to_the_next_deployment(
     stack: Stack, tenant: Tenant, slug: str, fault: str, stream: bool
 ) -> None:
     name = grouped(stack, tenant, slug, fault, "sim-small")
-    answer = tenant.client().chat.completions.with_raw_response.create(
-        model=name, messages=ASK, stream=stream
-    )
+    completions: Any = tenant.client().chat.completions
+    answer = completions.with_raw_response.create(model=name, messages=ASK, stream=stream)
     assert answer.headers["x-weir-attempts"] == "2"
     parsed = answer.parse()
     if stream:

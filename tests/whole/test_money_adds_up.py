@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -65,7 +66,11 @@ def send(tenant: Tenant, caller: Caller, number: int) -> Decimal:
     if kind == 1:
         text += " cached=1"
         cached = 1
-    ask = {"model": "sim-small", "messages": [{"role": "user", "content": text}], "user": f"u{number % 3}"}
+    ask: dict[str, Any] = {
+        "model": "sim-small",
+        "messages": [{"role": "user", "content": text}],
+        "user": f"u{number % 3}",
+    }
     if kind == 2:
         list(sdk.chat.completions.create(**ask, stream=True))
     elif kind == 3:

@@ -90,7 +90,9 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{machine['system']}, {machine['cores']} cores, Python {machine['python']}; {machine['pinning']}.\n"
             "Weir: one server process, with authentication, requests-per-minute quota, team budget, wallet and"
-            " journal on."
+            " journal on.\n"
+            "Where 'core busy' is far below 100%, provider and load on the other core were the limit: requests/s"
+            " then\nsay little, CPU us a request say what a core can carry."
         )
         if machine["floor"] is None:
             self.stdout.write("No floor: neither Envoy (requirements/bench.txt) nor nginx is installed.")

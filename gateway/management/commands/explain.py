@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django_scopes import scopes_disabled
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from billing.money import plain
+from gateway.v1.board import Notice, read_board
 from gateway.v1.principals import Principal, Principals
+from gateway.v1.pulse import Pulse
 from gateway.v1.rates import RateBook, load_rates
 from gateway.v1.worker import database_dsn
 from routing.policy import Need, Signals, explain
 from routing.table import DeploymentSpec, GroupSpec, RoutingTable, load_table
 from tenants.models import ApiKey
 
+RESTING = {
+    "failing": "circuit open",
+    "rate_limited": "rate limit of the provider",
+    "credential": "credential refused",
+}
+
 
 class Command(BaseCommand):
     """Asks the routing policy itself, with the tables a worker would have at this moment.
 
-    What only a running worker knows (requests in flight, latency) counts as zero.
+    What only a running worker knows (requests in flight, latency) counts as zero; open circuits are
+    read from Redis, where the workers post them.
     """
 
     help = "Show how a request with a key for a model would be routed. Sends nothing."
@@ -44,7 +55,7 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print the candidates. Raises CommandError where the key or model is not to be had."""
         digest = self.digest(options["key"])
-        table, rates, principal = asyncio.run(read(digest))
+        table, rates, principal, notices = asyncio.run(read(digest))
         if principal is None:
             raise CommandError(
                 f"The key {options['key']} does not work: it is revoked, or its organization suspended."
@@ -61,7 +72,9 @@ class Command(BaseCommand):
             principal.plan,
             principal.team,
         )
-        self.print(table, rates, principal, group, need)
+        if notices is None:
+            self.stderr.write("Redis is away, so open circuits are not shown.")
+        self.print(table, rates, principal, group, need, notices or [])
 
     def digest(self, name: str) -> str:
         """The digest of the key called organization/team/name."""
@@ -77,7 +90,13 @@ class Command(BaseCommand):
         return str(digest)
 
     def print(
-        self, table: RoutingTable, rates: RateBook, principal: Principal, group: GroupSpec, need: Need
+        self,
+        table: RoutingTable,
+        rates: RateBook,
+        principal: Principal,
+        group: GroupSpec,
+        need: Need,
+        notices: Sequence[Notice] = (),
     ) -> None:
         """Write the verdicts, first the order of trying, then what was left out and why."""
         now = datetime.now(UTC)
@@ -88,7 +107,21 @@ class Command(BaseCommand):
                 return None
             return found.most(need.input_tokens, need.output_tokens)
 
-        signals = Signals(cost, lambda _deployment: 0, lambda _deployment: 0.0)
+        # Circuits as the running workers have posted them.
+        pulse = Pulse(now.timestamp)
+        until: dict[int, float] = {}
+        for notice in notices:
+            pulse.health.adopt(notice.key, notice.until, notice.why, notice.openings, now.timestamp())
+            until[notice.key[0]] = max(notice.until, until.get(notice.key[0], 0.0))
+
+        def resting(deployment: DeploymentSpec) -> str:
+            why = pulse.why(deployment)
+            if not why or pulse.available(deployment):
+                return ""
+            moment = datetime.fromtimestamp(until[deployment.id], UTC)
+            return f"{RESTING[why]}, resting until {moment:%H:%M:%S} UTC"
+
+        signals = Signals(cost, pulse.in_flight, pulse.latency, available=pulse.available, resting=resting)
         self.stdout.write(
             f"{group.name}: {group.strategy}, {need.input_tokens} + {need.output_tokens} tokens"
         )
@@ -97,15 +130,18 @@ class Command(BaseCommand):
             price = f"${plain(amount)}" if amount is not None else "no price"
             place = f"{verdict.place}." if verdict.place else "-"
             where = "" if verdict.group == group.name else f" (by {verdict.group})"
-            reason = f": {verdict.removed}" if verdict.removed else ""
+            told = verdict.removed or verdict.resting
+            reason = f": {told}" if told else ""
             self.stdout.write(
                 f"  {place:>3} {verdict.deployment.name}{where}, "
                 f"{verdict.deployment.model} at {verdict.deployment.provider.name}, up to {price}{reason}"
             )
 
 
-async def read(digest: str) -> tuple[RoutingTable, RateBook, Principal | None]:
-    """The tables and the principal as a worker would read them."""
+async def read(
+    digest: str,
+) -> tuple[RoutingTable, RateBook, Principal | None, list[Notice] | None]:
+    """The tables, the principal and the open circuits as a worker would read them."""
     dsn = database_dsn()
     async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
         table, rates = await load_table(connection), await load_rates(connection)
@@ -113,4 +149,4 @@ async def read(digest: str) -> tuple[RoutingTable, RateBook, Principal | None]:
         dsn, min_size=1, max_size=1, open=False, kwargs={"autocommit": True}
     ) as pool:
         principal = await Principals(pool).by_digest(digest)
-    return table, rates, principal
+    return table, rates, principal, await read_board(settings.REDIS_URL)

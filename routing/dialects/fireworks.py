@@ -1,0 +1,10 @@
+"""Fireworks."""
+
+from routing.dialects.base import Repaired
+from routing.dialects.demands import BOOKKEEPING, Demands
+
+
+class Fireworks(Repaired):
+    """Refuses parameters it does not know."""
+
+    demands = Demands(bound="max_tokens", hushed=BOOKKEEPING - {"user"}, required="any")

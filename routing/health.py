@@ -1,0 +1,365 @@
+"""Is a deployment fit to be asked? Circuit breakers over what became of earlier attempts.
+
+Pure: the time is given (seconds of any clock that only goes forward), chance is given. A circuit is
+
+    closed     requests pass; faults in a row, or a large share of faults, open it
+    open       nothing passes until its pause is over; each opening pauses for longer, with jitter
+    half-open  one request at a time passes, as the probe; its success closes, its fault opens again
+
+Each deployment has one for the provider's faults, and one for each credential it is asked with: a
+refused credential or a reached rate limit says nothing about the others. A credential's state belongs
+to the deployment too, since a provider may refuse one model to a credential that is good for another.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+
+
+class Outcome(Enum):
+    """What an attempt says about whom it was made with."""
+
+    OK = "ok"
+    # The provider failed.
+    FAULT = "fault"
+    # The provider answered that the credential has had its share.
+    LIMIT = "limit"
+    # The provider does not take the credential.
+    CREDENTIAL = "credential"
+    # Nothing: the client's own error, a client that left, a limit of the gateway.
+    NEUTRAL = "neutral"
+
+
+_OUTCOMES = {
+    "ok": Outcome.OK,
+    "rate_limited": Outcome.LIMIT,
+    "credential": Outcome.CREDENTIAL,
+    "no_money": Outcome.CREDENTIAL,
+    **dict.fromkeys(
+        ("", "client_gone", "interrupted", "refused", "context_window", "content_filter"), Outcome.NEUTRAL
+    ),
+    # A matter of configuration, and of this one request's size.
+    **dict.fromkeys(("unknown_model", "over_limit"), Outcome.NEUTRAL),
+}
+
+
+def outcome_of(reason: str) -> Outcome:
+    """What the reason of an attempt, one word as in the request log, says about the provider."""
+    return _OUTCOMES.get(reason, Outcome.FAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """How long a circuit stays open: doubled at each opening from ``first`` to ``longest`` seconds."""
+
+    first: float
+    longest: float
+
+    def at(self, opening: int, random: Random) -> float:
+        """The pause of the ``opening``-th opening in a row, from 1, a fifth longer or shorter by chance."""
+        return float(min(self.longest, self.first * 2 ** min(opening - 1, 16)) * random.uniform(0.8, 1.2))
+
+
+FAULT_PAUSES = Pauses(2.0, 20.0)
+LIMIT_PAUSES = Pauses(1.0, 60.0)
+CREDENTIAL_PAUSES = Pauses(30.0, 600.0)
+# A provider's Retry-After is honoured up to here.
+LONGEST_RETRY_AFTER = 600.0
+LONGEST_AFTER_FAULT = 60.0
+FAULTS_IN_A_ROW = 5
+# With at least this many attempts in the window, a share of faults opens too.
+WINDOW_SECONDS = 30.0
+WINDOW_ATTEMPTS = 20
+WINDOW_SHARE = 0.5
+# A circuit that stayed closed for so long begins with the first pause again.
+FORGIVEN_SECONDS = 60.0
+
+
+class Circuit:
+    """One breaker."""
+
+    __slots__ = (
+        *("_closed_at", "_counts", "_faults", "_in_a_row", "_total"),
+        *("epoch", "openings", "probing", "until", "why"),
+    )
+
+    def __init__(self) -> None:
+        # When the pause ends; None: closed.
+        self.until: float | None = None
+        self.why = ""
+        self.openings = 0
+        self.probing = False
+        # Grows with each opening and closing, so that late news of earlier attempts is known as such.
+        self.epoch = 0
+        self._closed_at = float("-inf")
+        self._forget()
+
+    def _forget(self) -> None:
+        self._in_a_row = self._faults = self._total = 0
+        # [second, attempts, faults] of the window, oldest first.
+        self._counts: deque[list[int]] = deque()
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests pass as they like."""
+        return self.until is None
+
+    def passes(self, now: float) -> bool:
+        """Whether a request may go now, be it as the probe."""
+        return self.until is None or (now >= self.until and not self.probing)
+
+    def open(self, until: float, why: str, now: float) -> None:
+        """Let nothing pass until then."""
+        if self.until is None and now - self._closed_at > FORGIVEN_SECONDS:
+            self.openings = 0
+        self.openings += 1
+        self.until, self.why, self.probing = until, why, False
+        self.epoch += 1
+        self._forget()
+
+    def next_opening(self, now: float) -> int:
+        """Which opening in a row the next one would be."""
+        forgiven = self.until is None and now - self._closed_at > FORGIVEN_SECONDS
+        return 1 if forgiven else self.openings + 1
+
+    def close(self, now: float) -> None:
+        """Let everything pass."""
+        self.until, self.why, self.probing = None, "", False
+        self._closed_at = now
+        self.epoch += 1
+        self._forget()
+
+    def counts(self, fault: bool, now: float) -> bool:
+        """Count an attempt; whether that is one fault too many."""
+        second = int(now)
+        if not self._counts or self._counts[-1][0] != second:
+            self._counts.append([second, 0, 0])
+            while self._counts[0][0] <= now - WINDOW_SECONDS:
+                _, total, faults = self._counts.popleft()
+                self._total -= total
+                self._faults -= faults
+        newest = self._counts[-1]
+        newest[1] += 1
+        self._total += 1
+        if not fault:
+            self._in_a_row = 0
+            return False
+        newest[2] += 1
+        self._faults += 1
+        self._in_a_row += 1
+        return self._in_a_row >= FAULTS_IN_A_ROW or (
+            self._total >= WINDOW_ATTEMPTS and self._faults >= WINDOW_SHARE * self._total
+        )
+
+
+# A circuit's name: the deployment's id, and "" or the credential's fingerprint.
+Key = tuple[int, str]
+
+
+@dataclass(slots=True)
+class Visit:
+    """Leave for one attempt. ``credential`` is an index; ``probes`` are the circuits it decides about."""
+
+    deployment_id: int
+    credential: int
+    fingerprint: str
+    epoch: int
+    credential_epoch: int
+    probes: list[Key] = field(default_factory=list)
+    # Those that this worker has told the others of.
+    claimed: tuple[Key, ...] = ()
+    ended: bool = False
+
+
+class Health:
+    """Every circuit that one worker knows. ``changed`` collects the keys of those that opened or closed."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._circuits: dict[Key, Circuit] = {}
+        # Deployments that have a circuit which is not closed: all others pass at the price of one look.
+        self._troubled: set[int] = set()
+        self.changed: set[Key] = set()
+
+    # --- before an attempt -----------------------------------------------------------------------
+
+    def troubled(self, deployment_id: int) -> bool:
+        """Whether any of the deployment's circuits is not closed. Cheap, for the many that are well."""
+        return deployment_id in self._troubled
+
+    def wait(self, deployment_id: int, credentials: Sequence[str], now: float) -> float:
+        """How long no request may go with any of ``credentials`` (fingerprints).
+
+        Seconds until one may; 0: now; infinite while it depends on a probe under way.
+        """
+        own = self._wait((deployment_id, ""), now)
+        return max(own, min(self._wait((deployment_id, each), now) for each in credentials))
+
+    def _wait(self, key: Key, now: float) -> float:
+        circuit = self._circuits.get(key)
+        if circuit is None or circuit.until is None:
+            return 0.0
+        if circuit.probing:
+            return float("inf")
+        return max(0.0, circuit.until - now)
+
+    def why(self, deployment_id: int, credentials: Sequence[str], now: float) -> str:
+        """What keeps requests from the deployment: the reason its circuit opened for; empty if nothing."""
+        for key in [(deployment_id, ""), *((deployment_id, each) for each in credentials)]:
+            circuit = self._circuits.get(key)
+            if circuit is not None and not circuit.passes(now):
+                return circuit.why
+        return ""
+
+    def enter(self, deployment_id: int, credentials: Sequence[str], now: float) -> Visit | None:
+        """Leave for an attempt, with a credential by chance among those that work; None: not now."""
+        if deployment_id not in self._troubled:
+            index = self._random.randrange(len(credentials)) if len(credentials) > 1 else 0
+        else:
+            found = self._credential(deployment_id, credentials, now)
+            own = self._circuits.get((deployment_id, ""))
+            if found is None or (own is not None and not own.passes(now)):
+                return None
+            index = found
+        fingerprint = credentials[index]
+        own, theirs = (
+            self._circuits.get((deployment_id, "")),
+            self._circuits.get((deployment_id, fingerprint)),
+        )
+        visit = Visit(
+            deployment_id,
+            index,
+            fingerprint,
+            own.epoch if own is not None else 0,
+            theirs.epoch if theirs is not None else 0,
+        )
+        for key, circuit in (((deployment_id, ""), own), ((deployment_id, fingerprint), theirs)):
+            if circuit is not None and not circuit.closed:
+                circuit.probing = True
+                visit.probes.append(key)
+        return visit
+
+    def _credential(self, deployment_id: int, credentials: Sequence[str], now: float) -> int | None:
+        closed, due = [], []
+        for index, fingerprint in enumerate(credentials):
+            circuit = self._circuits.get((deployment_id, fingerprint))
+            if circuit is None or circuit.closed:
+                closed.append(index)
+            elif circuit.passes(now):
+                due.append(index)
+        # Who is due again is tried before the others: its failure moves on, and only so it comes back.
+        return self._random.choice(due or closed) if due or closed else None
+
+    # --- after it --------------------------------------------------------------------------------
+
+    def answered(self, visit: Visit, now: float) -> None:
+        """The first content came: a probe has succeeded, whatever comes after."""
+        for key in visit.probes:
+            self._circuits[key].close(now)
+            self._changed(key)
+        if visit.probes:
+            visit.probes.clear()
+            visit.epoch = self._epoch((visit.deployment_id, ""))
+            visit.credential_epoch = self._epoch((visit.deployment_id, visit.fingerprint))
+
+    def ended(self, visit: Visit, outcome: Outcome, now: float, retry_after: float | None = None) -> None:
+        """The attempt is over. ``retry_after`` (seconds) is what the provider asked for with a LIMIT or FAULT."""
+        if visit.ended:
+            return
+        visit.ended = True
+        if outcome is Outcome.OK:
+            self.answered(visit, now)
+        own, theirs = (visit.deployment_id, ""), (visit.deployment_id, visit.fingerprint)
+        if outcome in (Outcome.OK, Outcome.FAULT):
+            self._count(own, visit, outcome is Outcome.FAULT, now, retry_after)
+        elif outcome is Outcome.LIMIT:
+            self._rest(theirs, visit, LIMIT_PAUSES, "rate_limited", now, retry_after)
+        elif outcome is Outcome.CREDENTIAL:
+            self._rest(theirs, visit, CREDENTIAL_PAUSES, "credential", now, None)
+        for key in visit.probes:
+            # No verdict: the next request is the probe.
+            circuit = self._circuits[key]
+            if circuit.epoch == (visit.epoch if key == own else visit.credential_epoch):
+                circuit.probing = False
+
+    def _count(self, key: Key, visit: Visit, fault: bool, now: float, asked: float | None) -> None:
+        circuit = self._circuits.get(key)
+        if circuit is None:
+            circuit = self._circuits[key] = Circuit()
+        if circuit.epoch != visit.epoch:
+            return
+        if circuit.closed:
+            many = circuit.counts(fault, now)
+        else:
+            many = fault and key in visit.probes
+        if many or (fault and asked):
+            pause = FAULT_PAUSES.at(circuit.next_opening(now), self._random)
+            self._open(key, now + max(pause, min(asked or 0.0, LONGEST_AFTER_FAULT)), "failing", now)
+
+    def _rest(
+        self, key: Key, visit: Visit, pauses: Pauses, why: str, now: float, asked: float | None
+    ) -> None:
+        circuit = self._circuits.get(key)
+        if circuit is None:
+            circuit = self._circuits[key] = Circuit()
+        if circuit.epoch != visit.credential_epoch:
+            if circuit.until is not None and asked is not None:
+                circuit.until = max(circuit.until, now + min(asked, LONGEST_RETRY_AFTER))
+            return
+        pause = pauses.at(circuit.next_opening(now), self._random)
+        if asked is not None:
+            pause = min(max(asked, 0.0), LONGEST_RETRY_AFTER)
+        self._open(key, now + pause, why, now)
+
+    def _open(self, key: Key, until: float, why: str, now: float) -> None:
+        self._circuits[key].open(until, why, now)
+        self._changed(key)
+
+    def _changed(self, key: Key) -> None:
+        self.changed.add(key)
+        self._look(key[0])
+
+    def _look(self, deployment_id: int) -> None:
+        if any(each[0] == deployment_id and not c.closed for each, c in self._circuits.items()):
+            self._troubled.add(deployment_id)
+        else:
+            self._troubled.discard(deployment_id)
+
+    def _epoch(self, key: Key) -> int:
+        circuit = self._circuits.get(key)
+        return circuit.epoch if circuit is not None else 0
+
+    # --- what other workers know -----------------------------------------------------------------
+
+    def open_circuits(self) -> Iterator[tuple[Key, Circuit]]:
+        """Those that are not closed."""
+        return ((key, circuit) for key, circuit in self._circuits.items() if not circuit.closed)
+
+    def adopt(self, key: Key, until: float, why: str, openings: int, now: float) -> None:
+        """Another worker opened this circuit. A probe of our own under way goes on."""
+        circuit = self._circuits.setdefault(key, Circuit())
+        # Our own notices come back, a little blurred by the change of clocks.
+        if circuit.until is None or (not circuit.probing and until > circuit.until + 0.1):
+            circuit.open(until, why, now)
+            circuit.openings = openings
+            self._look(key[0])
+
+    def postpone(self, visit: Visit, until: float) -> None:
+        """Another worker's probe is under way: give this visit up, and let nothing pass until then."""
+        visit.ended = True
+        for key in visit.probes:
+            circuit = self._circuits[key]
+            circuit.probing = False
+            if circuit.until is not None:
+                circuit.until = max(circuit.until, until)
+
+    def mend(self, key: Key, now: float) -> None:
+        """Another worker's probe succeeded."""
+        circuit = self._circuits.get(key)
+        if circuit is not None and not circuit.closed:
+            circuit.close(now)
+            self._look(key[0])

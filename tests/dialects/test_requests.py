@@ -1,0 +1,243 @@
+"""What each provider is sent: the client's request, changed only where the provider demands it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+import pytest
+
+from routing.dialects import dialect
+from routing.kinds import KINDS
+from routing.table import DeploymentSpec, ProviderSpec
+
+SAY = [{"role": "user", "content": "hi"}]
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+OTHER = {"type": "function", "function": {"name": "g", "parameters": {"type": "object"}}}
+NAMED = {"type": "function", "function": {"name": "g"}}
+OLD_BOUND = ["deepseek", "qwen", "moonshot", "zhipu", "mistral", "fireworks", "together", "ollama"]
+
+
+def sent(
+    kind: str, model: str = "m", /, *, stream: bool = False, **body: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """The body that a provider of ``kind`` gets for a client's, and what the client is told was lost."""
+    provider = ProviderSpec(1, "p", KINDS[kind], "http://x", 1, 1, 1, 1)
+    deployment = DeploymentSpec(1, "d", model, provider, None, None, None)
+    asked = {"model": "group", "messages": SAY, **body}
+    before = copy.deepcopy(asked)
+    raw, lost = dialect(kind).body(deployment, asked, stream=stream)
+    # The same body goes to the next provider, if this one fails.
+    assert asked == before
+    return json.loads(raw), lost
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_plain_request_goes_as_it_came_under_the_providers_name_of_the_model(kind: str) -> None:
+    body, lost = sent(kind, "their-model", temperature=0.5, top_p=0.9)
+    assert body == {"model": "their-model", "messages": SAY, "temperature": 0.5, "top_p": 0.9}
+    assert lost == []
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"mistral"}))
+def test_usage_is_always_asked_for(kind: str) -> None:
+    body, _ = sent(kind, stream=True, stream_options={"include_usage": False})
+    assert body["stream_options"] == {"include_usage": True}
+
+
+def test_mistral_is_not_asked_for_usage_since_it_always_tells() -> None:
+    assert "stream_options" not in sent("mistral", stream=True)[0]
+
+
+@pytest.mark.parametrize("kind", OLD_BOUND)
+def test_the_newer_bound_is_renamed_for_those_who_know_the_older(kind: str) -> None:
+    body, lost = sent(kind, max_completion_tokens=7)
+    assert (body["max_tokens"], "max_completion_tokens" in body, lost) == (7, False, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [("minimax", "MiniMax-M3"), ("openai", "gpt-5.2"), ("openai", "o3-mini"), ("azure", "gpt-6-sol")],
+)
+def test_the_older_bound_is_renamed_for_those_who_know_the_newer(kind: str, model: str) -> None:
+    body, _ = sent(kind, model, max_tokens=7)
+    assert (body["max_completion_tokens"], "max_tokens" in body) == (7, False)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1-mini", "omni"])
+def test_models_that_take_the_older_bound_get_it(model: str) -> None:
+    assert sent("openai", model, max_tokens=7)[0]["max_tokens"] == 7
+
+
+def test_of_two_bounds_the_newer_counts() -> None:
+    assert sent("mistral", max_tokens=5, max_completion_tokens=7)[0]["max_tokens"] == 7
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"openai", "azure", "simulator"}))
+def test_the_developer_is_the_system_for_all_but_openai(kind: str) -> None:
+    body, _ = sent(kind, messages=[{"role": "developer", "content": "be kind"}, *SAY])
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+
+
+@pytest.mark.parametrize("kind", ["openai", "azure"])
+def test_openai_knows_the_developer(kind: str) -> None:
+    assert (
+        sent(kind, messages=[{"role": "developer", "content": "x"}])[0]["messages"][0]["role"] == "developer"
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_an_empty_list_of_tools_is_no_tools(kind: str) -> None:
+    body, lost = sent(kind, tools=[], tool_choice="auto", parallel_tool_calls=True)
+    assert body == {"model": "m", "messages": SAY}
+    assert lost == []
+
+
+@pytest.mark.parametrize("kind", ["deepseek", "moonshot"])
+def test_text_in_parts_is_joined_where_one_string_is_demanded(kind: str) -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    assert (
+        sent(kind, messages=[{"role": "user", "content": parts}])[0]["messages"][0]["content"] == "one\ntwo"
+    )
+
+
+def test_parts_that_are_not_all_text_stay() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    assert (
+        sent("moonshot", messages=[{"role": "user", "content": parts}])[0]["messages"][0]["content"] == parts
+    )
+
+
+@pytest.mark.parametrize("kind", ["mistral", "fireworks"])
+def test_any_is_the_word_for_required(kind: str) -> None:
+    assert sent(kind, tools=[TOOL], tool_choice="required")[0]["tool_choice"] == "any"
+
+
+def test_a_choice_that_moonshot_does_not_know_is_dropped_and_told() -> None:
+    body, lost = sent("moonshot", tools=[TOOL], tool_choice="required")
+    assert ("tool_choice" in body, lost) == (False, ["tool_choice"])
+
+
+@pytest.mark.parametrize(("kind", "word"), [("mistral", "any"), ("lmstudio", "required")])
+def test_a_named_function_is_the_only_one_on_offer(kind: str, word: str) -> None:
+    body, _ = sent(kind, tools=[TOOL, OTHER], tool_choice=NAMED)
+    assert (body["tools"], body["tool_choice"]) == ([OTHER], word)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "xai"])
+def test_strict_tools_are_loosened_where_they_are_refused(kind: str) -> None:
+    schema = {
+        "$schema": "http://s",
+        "type": "object",
+        "properties": {"strict": {"type": "object", "additionalProperties": False}},
+        "additionalProperties": False,
+    }
+    strict = {"type": "function", "function": {"name": "f", "strict": True, "parameters": schema}}
+    (tool,) = sent(kind, tools=[strict])[0]["tools"]
+    assert tool["function"] == {
+        "name": "f",
+        "parameters": {"type": "object", "properties": {"strict": {"type": "object"}}},
+    }
+
+
+def test_mistral_gets_short_ids_the_same_in_the_call_and_its_answer() -> None:
+    call = {"id": "call_1234567890", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    talk = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1234567890", "name": "f", "content": "1"},
+    ]
+    first, second = sent("mistral", messages=talk)[0]["messages"]
+    assert re.fullmatch(r"[a-zA-Z0-9]{9}", second["tool_call_id"])
+    assert first["tool_calls"][0]["id"] == second["tool_call_id"]
+    assert second["name"] == "f"
+
+
+def test_an_id_that_mistral_made_stays() -> None:
+    talk = [{"role": "tool", "tool_call_id": "gSIMJiOkT", "content": "1"}]
+    assert sent("mistral", messages=talk)[0]["messages"][0]["tool_call_id"] == "gSIMJiOkT"
+
+
+def test_mistral_has_its_own_word_for_a_seed_and_no_use_for_bookkeeping() -> None:
+    body, lost = sent("mistral", seed=7, user="u", metadata={"a": "b"}, store=True)
+    assert body == {"model": "m", "messages": SAY, "random_seed": 7}
+    assert lost == []
+
+
+@pytest.mark.parametrize("kind", ["mistral", "xai"])
+def test_names_are_taken_off_messages_where_they_are_refused(kind: str) -> None:
+    body, _ = sent(kind, messages=[{"role": "user", "name": "Ann", "content": "hi"}])
+    assert body["messages"] == SAY
+
+
+def test_groq_gets_no_null_members() -> None:
+    talk = [{"role": "assistant", "content": None, "refusal": None, "reasoning_content": "hm"}]
+    assert sent("groq", messages=talk)[0]["messages"] == [{"role": "assistant"}]
+
+
+@pytest.mark.parametrize("kind", ["deepseek", "moonshot"])
+def test_thinking_goes_back_to_those_who_demand_it(kind: str) -> None:
+    talk = [{"role": "assistant", "content": "a", "reasoning_content": "hm"}]
+    assert sent(kind, messages=talk)[0]["messages"] == talk
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "body", "lost"),
+    [
+        ("qwen", "qwen-plus", {"frequency_penalty": 1}, ["frequency_penalty"]),
+        ("moonshot", "kimi-k2.6", {"seed": 1, "top_k": 3}, ["seed", "top_k"]),
+        ("moonshot", "kimi-k3", {"temperature": 0.3}, ["temperature"]),
+        ("groq", "m", {"top_k": 3}, ["top_k"]),
+        ("xai", "grok-4.7", {"stop": ["x"], "presence_penalty": 1}, ["presence_penalty", "stop"]),
+        (
+            "ollama",
+            "m",
+            {"n": 2, "user": "u", "logit_bias": {}, "tool_choice": "auto"},
+            ["logit_bias", "n", "tool_choice", "user"],
+        ),
+        ("lmstudio", "m", {"response_format": {"type": "json_object"}}, ["response_format"]),
+    ],
+)
+def test_what_cannot_be_passed_on_is_left_out_and_told(
+    kind: str, model: str, body: dict[str, Any], lost: list[str]
+) -> None:
+    passed, told = sent(kind, model, **body)
+    assert passed == {"model": model, "messages": SAY}
+    assert told == lost
+
+
+def test_a_parameter_that_is_null_is_not_lost() -> None:
+    assert sent("groq", top_k=None)[1] == []
+
+
+def test_a_temperature_above_moonshots_bound_is_bounded_and_told() -> None:
+    body, lost = sent("moonshot", "kimi-k2.6", temperature=1.5)
+    assert (body["temperature"], lost) == (1.0, ["temperature"])
+
+
+def test_moonshot_gets_a_response_format_without_the_name_of_its_schema() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$schema": "s", "type": "object"}}}
+    body, _ = sent("moonshot", response_format=form)
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+
+
+def test_azure_refuses_a_tool_choice_without_tools() -> None:
+    assert "tool_choice" not in sent("azure", tool_choice="auto")[0]
+
+
+def test_an_embedding_request_is_only_given_the_models_name() -> None:
+    provider = ProviderSpec(1, "p", KINDS["ollama"], "http://x", 1, 1, 1, 1)
+    deployment = DeploymentSpec(1, "d", "m", provider, None, None, None)
+    raw, lost = dialect("ollama").body(deployment, {"model": "g", "input": "a", "user": "u"}, stream=False)
+    assert (json.loads(raw), lost) == ({"model": "m", "input": "a", "user": "u"}, [])
+
+
+@pytest.mark.parametrize("garbage", [7, "x", [7], {"a": 1}, True, [[]], [None]])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_what_is_not_understood_is_left_to_the_provider_to_refuse(kind: str, garbage: Any) -> None:
+    for name in ("tools", "tool_choice", "response_format", "temperature", "max_tokens", "stop", "messages"):
+        sent(kind, **{name: garbage})
+    sent(kind, tools=garbage, tool_choice=NAMED)
+    sent(kind, messages=[{"role": "assistant", "content": garbage, "tool_calls": garbage}])
+    sent(kind, tools=[TOOL], tool_choice={"type": "function", "function": garbage})
