@@ -189,13 +189,13 @@ class Stack:
         return Tenant(self, org, team, owner, key, secret)
 
     def settled(self) -> None:
-        """Wait until the shipper has shipped everything that ended."""
+        """Wait until every request that began has ended and is shipped."""
         from django_scopes import scopes_disabled
 
         from billing.models import UsageEvent
 
         def shipped() -> bool:
-            written = ended_in_journal(self.data_dir / "journal")
+            written = journaled(self.data_dir / "journal")
             if not written:
                 return True
             with scopes_disabled():
@@ -204,8 +204,8 @@ class Stack:
         wait_until(shipped)
 
 
-def ended_in_journal(directory: Path) -> set[str]:
-    """Ids of the requests that have an end in the segments still there."""
+def journaled(directory: Path) -> set[str]:
+    """Ids of the requests in the segments still there."""
     import orjson
 
     found = set()
@@ -215,9 +215,7 @@ def ended_in_journal(directory: Path) -> set[str]:
         except FileNotFoundError:
             continue
         for line in lines:
-            record = orjson.loads(line[9:])
-            if record["t"] == "end":
-                found.add(record["request_id"])
+            found.add(orjson.loads(line[9:])["request_id"])
     return found
 
 

@@ -19,6 +19,7 @@ from django_scopes import scopes_disabled
 
 from tenants.models import Membership, Organization, TeamMembership
 from tenants.permissions import Role
+from tenants.services.invitations import invite
 from tests.billing.made_usage import Tenant, event, make_member, make_tenant
 
 pytestmark = [
@@ -57,6 +58,11 @@ READS: dict[str, tuple[int, ...]] = {
     "console:team_new": WRITE_ONLY,
     "console:team": ALL,
     "console:team_leave": WRITE_ONLY,
+    "console:invitation": (404, 404, 404, 404, 404, 404),
+    "console:invitation_open": (302, 302, 302, 302, 302, 302),
+    "console:invitation_new": MANAGERS,
+    "console:invitation_resend": WRITE_ONLY,
+    "console:invitation_revoke": WRITE_ONLY,
     "console:audit": MANAGERS,
     "console:costs": ALL,
     "console:costs_report": ALL,
@@ -71,7 +77,9 @@ READS: dict[str, tuple[int, ...]] = {
     "api:keys": ALL,
 }
 # Addresses without an organization in them.
-WITHOUT_TENANT = {"console:home"}
+WITHOUT_TENANT = {"console:home", "console:invitation", "console:invitation_open"}
+# For people who have no account yet; whoever holds no token finds nothing.
+PUBLIC = {"console:invitation", "console:invitation_open"}
 # Addresses of one object.
 WITH_OBJECT = (
     "console:key",
@@ -83,6 +91,8 @@ WITH_OBJECT = (
     "console:member_remove",
     "console:team",
     "console:team_leave",
+    "console:invitation_resend",
+    "console:invitation_revoke",
     "console:request",
 )
 
@@ -131,6 +141,16 @@ WRITES = [
     Write("team_new", MANAGED, {"name": "New", "slug": "new"}),
     Write("team", MANAGED, {"membership": "{viewer}", "role": "member"}),
     Write("team_leave", MANAGED),
+    Write("invitation_new", MANAGERS, {"email": "new@acme.example", "role": "member", "days": "7"}),
+    Write(
+        "invitation_new",
+        (200, 422, 403, 403, 403, 403),
+        {"email": "new@acme.example", "role": "owner", "days": "7"},
+    ),
+    Write("invitation_resend", MANAGERS),
+    Write("invitation_resend", (200, 403, 403, 403, 403, 403), {}, {"invitation": "{owners_invitation}"}),
+    Write("invitation_revoke", MANAGED),
+    Write("invitation_revoke", (302, 403, 403, 403, 403, 403), {}, {"invitation": "{owners_invitation}"}),
 ]
 
 
@@ -160,6 +180,8 @@ class World:
             "member": self.people["member"].pk if of is self.acme else of.ann.pk,
             "team": of.search.pk,
             "request_id": f"req-{of.organization.slug}",
+            "invitation": self.ids[f"invitation_of_{of.organization.slug}"],
+            "token": "unknown",
         }
         wanted = {word: value for word, value in objects.items() if word in parameters()[name]}
         wanted |= {word: self.filled(value) for word, value in changes.items()}
@@ -189,6 +211,16 @@ def world() -> World:
         acme.backend.save(update_fields=["owner"])
     for tenant in (acme, globex):
         event(tenant.batch, "2026-03-01T10:00", f"req-{tenant.organization.slug}")
+    invited = {
+        name: invite(
+            acting_user=None, organization=tenant.organization, email=f"{name}@x.example", role=role
+        )[0]
+        for name, tenant, role in (
+            ("invitation_of_acme", acme, Role.MEMBER),
+            ("invitation_of_globex", globex, Role.MEMBER),
+            ("owners_invitation", acme, Role.OWNER),
+        )
+    }
     ids = {
         "search": acme.search.pk,
         "ads": acme.ads.pk,
@@ -197,6 +229,7 @@ def world() -> World:
         "banner": acme.banner.pk,
         "other_owner": other_owner.pk,
         **{role: person.pk for role, person in people.items()},
+        **{name: invitation.pk for name, invitation in invited.items()},
     }
     return World(
         acme, globex, people, make_member(globex.organization, "boss@globex.example", Role.OWNER), ids
@@ -248,7 +281,7 @@ def test_every_address_has_a_row_and_every_row_an_address() -> None:
     assert set(found) - set(READS) == set(), "addresses without a row"
     assert set(READS) - set(found) == set(), "rows without an address"
     objects = {name for name, words in parameters().items() if words}
-    assert objects - {name for name in READS if name.startswith("api:")} == set(WITH_OBJECT)
+    assert objects - PUBLIC - {name for name in READS if name.startswith("api:")} == set(WITH_OBJECT)
 
 
 def test_every_address_that_takes_a_post_has_a_write() -> None:
@@ -266,6 +299,8 @@ def test_who_may_read(world: World, name: str) -> None:
     anonymous = world.client("anonymous").get(address)
     if name.startswith("api:"):
         assert anonymous.status_code == 401
+    elif name in PUBLIC:
+        assert anonymous.status_code == READS[name][0]
     else:
         assert (anonymous.status_code, anonymous.headers["Location"].split("?")[0]) == (
             302,
