@@ -23,6 +23,7 @@ from gateway.console.charts import Span, timeline
 from gateway.console.costs import chips, names_seen
 from gateway.templatetags.reports import milliseconds
 from gateway.usage_query import BadQuery, UsageQuery, presets, read, today
+from gateway.v1.journal import REFUSED_BY
 from routing.models import ModelGroup
 from tenants.permissions import Permission
 
@@ -51,8 +52,7 @@ ENDS = {
     "interrupted": ("Interrupted", "bad", "The gateway itself stopped in the middle. You are not charged."),
     "gateway_error": ("Gateway error", "bad", "A defect of the gateway. You are not charged."),
 }
-# Under this tag the data plane may name the limit that refused a request.
-REFUSED_BY = "weir.refused_by"
+
 RATES = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 

@@ -203,6 +203,8 @@ class App:
         reason = exchange.end_reason or ("refused" if error.status in (429, 503) else "invalid")
         if error.status == 500:
             reason = "gateway_error"
+        if reason == "refused":
+            exchange.refusal = error.message
         answering = exchange.answering
         self._finish(exchange, grants, reason, 200 if answering else error.status, error.code or "")
         if answering:

@@ -94,6 +94,8 @@ class Exchange:
     status: int = 0
     end_reason: str = ""
     error_code: str = ""
+    # What refused it, in the words the client got.
+    refusal: str = ""
     first_token_ms: int | None = None
     cost: Decimal = ZERO
     charge: Decimal = ZERO

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -40,7 +40,6 @@ class Facts:
     needs: frozenset[str] = frozenset()
     end_user: str = ""
     base64: bool = False
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 def decode(raw: bytes) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from billing.token_usage import ESTIMATED, TokenUsage
 from gateway.v1.errors import Unavailable
 from gateway.v1.exchange import Exchange
 
+# The tag that tells the console which quota refused a request.
+REFUSED_BY = "weir.refused_by"
+
 
 class Journal:
     """Writes exchanges to the worker's journal (``billing.journal``)."""
@@ -86,7 +89,7 @@ def _identity(exchange: Exchange) -> dict[str, Any]:
         "charge_price_id": offer.price_rates.price_id if offer is not None and offer.price_rates else None,
         "markup": f"{principal.markup:f}",
         "budget_ids": exchange.budget_ids,
-        "tags": facts.tags if facts is not None else {},
+        "tags": {REFUSED_BY: exchange.refusal} if exchange.refusal else {},
     }
 
 

@@ -11,7 +11,8 @@ from hashlib import blake2s
 from math import exp
 from random import Random
 
-from routing.health import Health, Outcome, Visit, outcome_of
+from routing.circuit import Outcome, outcome_of
+from routing.health import Health, Visit
 from routing.table import DeploymentSpec, ProviderSpec
 
 # After so many seconds an observation has faded to a third.
@@ -137,8 +138,8 @@ class Pulse:
         feel = self._feel[deployment.id]
         if not feel.failing:
             return feel.latency
-        # Every failure costs a caller an attempt: half of them failing is worse than half as fast.
-        return (feel.latency or UNKNOWN_SECONDS) / max(0.05, 1 - feel.failing) ** 2
+        # Every failure costs a caller an attempt. The power is such that one alone does not yet double it.
+        return (feel.latency or UNKNOWN_SECONDS) / max(0.05, 1 - feel.failing) ** 3
 
     def due(self, deployment: DeploymentSpec) -> bool:
         """Whether it was not asked for a while, and nobody is asking."""

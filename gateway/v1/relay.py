@@ -9,55 +9,42 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import orjson
-
 from billing.token_usage import from_openai
 from gateway.v1 import answers
-from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed, ProviderTimeout, V1Error
+from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed
 from gateway.v1.exchange import Attempt, Exchange, Offer
 from gateway.v1.facts import Facts
+from gateway.v1.failures import (
+    AttemptFailed,
+    BrokenStream,
+    broken,
+    failed,
+    incomplete,
+    read_reported,
+    refused,
+)
 from gateway.v1.pulse import Pulse
-from gateway.v1.refusals import Refusal, read_refusal
+from gateway.v1.refusals import read_refusal
 from gateway.v1.repairing import scanner_for
 from gateway.v1.stream import StreamScanner, error_event, has_content, identity
 from gateway.v1.turns import Turn, Turns, retry_after_of
-from gateway.v1.upstream import Answer, ConnectFailed, Upstream, UpstreamError, UpstreamTimeout
+from gateway.v1.upstream import Answer, Upstream, UpstreamError
 from routing.dialects import Dialect, dialect
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # How long to wait, in seconds, for a provider to close its stream after [DONE], so that the
 # connection can be used again.
 CLOSING_WAIT = 0.2
-# An error body is read up to here.
+# What goes on after [DONE] for longer is given up.
+MOST_CLOSING_READS = 16
+# The reason of an attempt that the client has whole.
+DELIVERED = "ok"
 STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
 JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
-
-
-class AttemptFailed(Exception):
-    """One attempt is over without content. ``error`` is for the client if it was the last."""
-
-    def __init__(
-        self, reason: str, error: V1Error, *, moves_on: bool = True, end_reason: str = "provider_error"
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.error = error
-        self.moves_on = moves_on
-        self.end_reason = end_reason
-
-
-class BrokenStream(Exception):
-    """The provider's stream broke after content had gone to the client."""
-
-    def __init__(self, reason: str, error: V1Error, end_reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.error = error
-        self.end_reason = end_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +131,7 @@ class Relay:
                 return await self._exchange(exchange, attempt, offer, answer, spoken, headers, send)
         except UpstreamError as error:
             exchange.sent = False
-            raise _failed(error) from None
+            raise failed(error) from None
         except AttemptFailed as error:
             exchange.sent = False
             attempt.reason = error.reason
@@ -171,7 +158,7 @@ class Relay:
             attempt.status = answer.status
             if answer.status != 200:
                 raw = await answer.read_all(provider.idle_timeout)
-                raise _refused(read_refusal(answer.status, answer.headers, raw))
+                raise refused(read_refusal(answer.status, answer.headers, raw))
             if facts.stream and "json" not in (answer.headers.get("content-type") or ""):
                 return await self._stream(exchange, attempt, offer, answer, spoken, headers, send, began)
             raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
@@ -181,7 +168,7 @@ class Relay:
         self._first_token(exchange, attempt, began)
         if facts.stream:
             # Some providers answer a streamed request with an error as plain JSON and status 200.
-            raise _refused(read_refusal(200, answer.headers, raw))
+            raise refused(read_refusal(200, answer.headers, raw))
         return await self._plain(exchange, attempt, facts, spoken, raw, headers, send)
 
     async def _plain(
@@ -199,7 +186,7 @@ class Relay:
                 raw, base64_wanted=facts.base64, speaks=spoken.dialect, model=spoken.model
             )
         except answers.ErrorAnswer as answer:
-            raise _refused(read_refusal(200, {}, _as_body(answer.error))) from None
+            raise refused(read_reported(answer.error)) from None
         except answers.BadAnswer as error:
             raise AttemptFailed(
                 "bad_answer",
@@ -207,7 +194,7 @@ class Relay:
             ) from None
         exchange.usage = read.usage
         exchange.seen_output_tokens = read.text_bytes // 4
-        attempt.reason = "ok"
+        attempt.reason = DELIVERED
         exchange.answering = True
         size = (b"content-length", str(len(read.body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [*headers, *JSON_HEADERS, size]})
@@ -235,14 +222,14 @@ class Relay:
         )
         try:
             await self._pass_on(exchange, attempt, offer, answer, scanner, headers, send, began)
-        except BrokenStream as broken:
-            attempt.reason = broken.reason
-            await send({"type": "http.response.body", "body": error_event(broken.error)})
-            return broken.end_reason, 200, broken.error.code or ""
+        except BrokenStream as cut:
+            attempt.reason = cut.reason
+            await send({"type": "http.response.body", "body": error_event(cut.error)})
+            return cut.end_reason, 200, cut.error.code or ""
         finally:
             exchange.usage = from_openai(scanner.usage) if scanner.usage else None
             exchange.seen_output_tokens = scanner.estimated_output_tokens
-        attempt.reason = "ok"
+        attempt.reason = DELIVERED
         return "completed", 200, ""
 
     async def _pass_on(
@@ -274,7 +261,7 @@ class Relay:
             except UpstreamError as error:
                 if not exchange.answering:
                     raise
-                raise _broken(error) from None
+                raise broken(error) from None
             events = scanner.feed(piece) if piece else scanner.finish()
             if events and first is None:
                 first = identity(events)
@@ -290,12 +277,14 @@ class Relay:
             if not piece or scanner.overflow:
                 break
         if not scanner.complete:
-            raise _incomplete(scanner, answering=exchange.answering)
+            raise incomplete(scanner, answering=exchange.answering)
         if not exchange.answering:
             # A whole answer without content, such as one that ended at once for its length.
             await _start(exchange, headers, held, send)
         usage = scanner.usage or _estimated_usage(exchange, scanner)
         await send({"type": "http.response.body", "body": scanner.closing(first, usage)})
+        # The client has everything: from here on it may leave.
+        attempt.reason = DELIVERED
         await _drain(answer)
 
     def _first_token(self, exchange: Exchange, attempt: Attempt, began: float) -> None:
@@ -312,8 +301,9 @@ async def _start(exchange: Exchange, headers: Headers, held: bytes, send: Send) 
 async def _drain(answer: Answer) -> None:
     """Read to the end of the provider's response, so that its connection is used again."""
     try:
-        while await answer.read(CLOSING_WAIT):
-            pass
+        for _ in range(MOST_CLOSING_READS):
+            if not await answer.read(CLOSING_WAIT):
+                return
     except UpstreamError:
         # The client has everything; the connection is simply not kept.
         return
@@ -326,65 +316,12 @@ def _estimated_usage(exchange: Exchange, scanner: StreamScanner) -> dict[str, An
     return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 
-def _failed(error: UpstreamError) -> AttemptFailed:
-    match error:
-        case UpstreamTimeout(phase="connect") | ConnectFailed():
-            return AttemptFailed(error.reason, ProviderFailed("The provider could not be reached."))
-        case UpstreamTimeout():
-            # The provider may have worked, and may bill, for what it did not deliver in time.
-            late = ProviderTimeout("The provider did not answer in time.", headers=NO_RETRY)
-            return AttemptFailed(error.reason, late, end_reason="timeout")
-        case _:
-            return AttemptFailed(
-                error.reason, ProviderFailed("The provider closed the connection without an answer.")
-            )
-
-
-def _refused(refusal: Refusal) -> AttemptFailed:
-    return AttemptFailed(refusal.reason, refusal.error, moves_on=refusal.moves_on)
-
-
-def _broken(error: UpstreamError) -> BrokenStream:
-    if isinstance(error, UpstreamTimeout):
-        return BrokenStream(
-            error.reason,
-            ProviderTimeout("The provider stopped in the middle of its answer; it is not complete."),
-            "cut",
-        )
-    return BrokenStream(
-        error.reason,
-        ProviderFailed("The provider's connection broke in the middle of its answer; it is not complete."),
-        "cut",
-    )
-
-
-def _incomplete(scanner: StreamScanner, *, answering: bool) -> AttemptFailed | BrokenStream:
-    """What to say of a stream that ended before its answer did."""
-    if scanner.error is not None:
-        refusal = read_refusal(200, {}, _as_body(scanner.error))
-        if not answering:
-            return _refused(refusal)
-        reason = "error_event"
-        filtered = refusal.error.code if refusal.reason == "content_filter" else None
-        error: V1Error = ProviderFailed(
-            "The provider reported an error in the middle of its answer; it is not complete.", code=filtered
-        )
-    else:
-        reason = "overflow" if scanner.overflow else "no_end"
-        error = ProviderFailed("The provider's answer ended before it was complete.")
-    return BrokenStream(reason, error, "cut") if answering else AttemptFailed(reason, error)
-
-
-def _as_body(error: dict[str, Any]) -> bytes:
-    return orjson.dumps({"error": error})
-
-
 async def cancelled_by(
     task: asyncio.Task[Any], receive: Callable[[], Awaitable[Any]], exchange: Exchange
 ) -> None:
     """Wait until the client closes, then cancel ``task``: that stops the provider."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    if not exchange.finished:
+    if not exchange.finished and not (exchange.attempts and exchange.attempts[-1].reason == DELIVERED):
         exchange.client_gone = True
         task.cancel()

@@ -13,7 +13,8 @@ from time import time
 from gateway.v1.errors import NO_RETRY, Headers, ProviderLimit, ProviderTimeout, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.pulse import Pulse
-from routing.health import Outcome, Visit, outcome_of
+from routing.circuit import Outcome, outcome_of
+from routing.health import Visit
 from routing.table import DeploymentSpec
 
 # One request is sent upstream no more often than this.
@@ -25,6 +26,8 @@ USABLE = 0.95
 # Of the time left, what one attempt may take while others wait: to the first token of a stream, and
 # for a whole answer.
 STREAM_PART, WHOLE_PART = 1 / 2, 2 / 3
+# Less than this much is not worth cutting a total timeout short.
+NEARLY = 0.9
 # Seconds that an attempt must have at least.
 LEAST_WAIT = 0.1
 # A provider that was silent for this long failed, however long it may take by its own settings.
@@ -147,7 +150,9 @@ class Turns:
             left *= STREAM_PART if streamed else WHOLE_PART
         first = min(provider.first_token_timeout, left)
         # A stream that has begun may go on for longer: the caller waits for each piece anew.
-        total = provider.total_timeout if streamed else min(provider.total_timeout, left)
+        total = provider.total_timeout
+        if not streamed and left < NEARLY * total:
+            total = left
         if first == provider.first_token_timeout and total == provider.total_timeout:
             return offer, True
         hurried = replace(provider, first_token_timeout=first, total_timeout=total)
@@ -202,8 +207,11 @@ def patience_of(headers: dict[bytes, bytes]) -> float | None:
     """How many seconds the caller will wait for an answer, as OpenAI's SDKs tell; None: not told."""
     found = []
     for name in (b"x-stainless-timeout", b"x-stainless-read-timeout"):
+        told = headers.get(name)
+        if told is None:
+            continue
         try:
-            seconds = float(headers.get(name, b""))
+            seconds = float(told)
         except ValueError:
             continue
         if 0 < seconds < 86_400:

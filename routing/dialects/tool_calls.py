@@ -17,17 +17,30 @@ _decoder = json.JSONDecoder()
 
 @dataclass(slots=True)
 class Call:
-    """One call of a stream, as far as it came."""
+    """One call of a stream, as far as it came. ``last`` is the last character of the arguments that is
+    not blank; empty where there is none."""
 
     index: int
     id: str
     name: str = ""
-    arguments: str = ""
+    last: str = ""
+    _pieces: list[str] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> str:
+        """The arguments so far. Costs as much as they are long."""
+        return "".join(self._pieces)
 
     @property
     def whole(self) -> bool:
         """Whether the arguments are a complete JSON object: nothing of this call can follow."""
-        return self.arguments.rstrip().endswith("}") and _object_end(self.arguments) is not None
+        return self.last == "}" and _object_end(self.arguments) is not None
+
+    def add(self, arguments: str) -> None:
+        """Take in what a piece brings."""
+        if arguments:
+            self._pieces.append(arguments)
+            self.last = arguments.rstrip()[-1:] or self.last
 
 
 @dataclass(slots=True)
@@ -48,9 +61,9 @@ class ToolCalls:
 
     def fill(self) -> list[dict[str, Any]]:
         """Pieces for calls that ended without arguments: ``{}``, as a tool without parameters is called."""
-        empty = [call for call in self.calls if not call.arguments.strip()]
+        empty = [call for call in self.calls if not call.last]
         for call in empty:
-            call.arguments = "{}"
+            call.add("{}")
         return [{"index": call.index, "function": {"arguments": "{}"}} for call in empty]
 
     def _piece(self, piece: dict[str, Any]) -> list[dict[str, Any]]:
@@ -60,12 +73,12 @@ class ToolCalls:
         arguments = arguments_text(function.get("arguments"))
         call, new = self._call(piece.get("index"), given_id, name, arguments)
         rest, more = "", ""
-        if not call.arguments and arguments.strip() == "null":
+        if not call.last and arguments.strip() == "null":
             arguments = ""
-        if _TWO_OBJECTS.search(call.arguments[-1:] + arguments):
+        if _TWO_OBJECTS.search(call.last + arguments):
             # Some relays put the arguments of several calls behind each other under one index.
             arguments, rest = _split(call.arguments, arguments)
-        call.arguments += arguments
+        call.add(arguments)
         shown: dict[str, Any] = {"index": call.index}
         if new:
             call.name = name
@@ -148,7 +161,7 @@ def _text(value: object) -> str:
 
 def _more_of_name(call: Call, name: str) -> str:
     """What a later piece adds to a call's name: nothing if it repeats it."""
-    if not name or name == call.name or call.arguments:
+    if not name or name == call.name or call.last:
         return ""
     return name[len(call.name) :] if call.name and name.startswith(call.name) else name
 

@@ -675,6 +675,28 @@ REPLAYS = [
         finish="tool_calls",
     ),
     Replay(
+        "relay-two-calls-without-arguments-under-one-index",
+        "gemini",
+        lines(
+            chunk({"role": "assistant", **piece("", index=0, id="call_1", name="f", type="function")}),
+            chunk(piece("", index=0, id="call_2", name="g", type="function")),
+            chunk({}, "tool_calls"),
+        ),
+        tools=(("call_1", "f", "{}"), ("call_2", "g", "{}")),
+        finish="tool_calls",
+    ),
+    Replay(
+        "error-event-of-an-unknown-shape",
+        "generic",
+        lines(
+            chunk({"role": "assistant", "content": "A"}),
+            b'event: error\ndata: {"reason": "busy"}\n\n',
+            done=False,
+        ),
+        text="A",
+        error="busy",
+    ),
+    Replay(
         "relay-two-argument-objects-behind-each-other",
         "generic",
         lines(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +17,13 @@ PIECE = 13
 
 @dataclass(frozen=True)
 class Recording:
-    """A response: its bytes as they go over the wire, after HTTP's own framing."""
+    """A response: its bytes, without HTTP's own framing."""
 
     raw: bytes
     status: int = 200
     content_type: str = "text/event-stream"
+    # Seconds between the last byte and the end of the response.
+    linger: float = 0
 
 
 @dataclass
@@ -56,6 +59,7 @@ def running_player(recordings: dict[str, Recording]) -> Iterator[Player]:
             for at in range(0, len(recording.raw), PIECE):
                 piece = recording.raw[at : at + PIECE]
                 self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            time.sleep(recording.linger)
             self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in the base class

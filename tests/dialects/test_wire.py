@@ -59,6 +59,10 @@ OTHERS = {
             b'{"error":{"message":"Insufficient credits","code":402}}', content_type="text/event-stream"
         ),
     ),
+    "a-late-end-of-the-response": (
+        "generic",
+        Recording(next(replay.raw for replay in REPLAYS if replay.name == "openai-text"), linger=0.1),
+    ),
     "ollama-plain": ("ollama", Recording(PLAIN, content_type=JSON)),
     "ollama-one-choice-of-two": (
         "ollama",
@@ -195,3 +199,12 @@ def test_a_provider_that_is_not_told_of_choices_owes_only_one(played: Played, cl
     model = played.model("ollama-one-choice-of-two")
     chunks = list(client.chat.completions.create(model=model, messages=ASK, n=2, stream=True))
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["A"]
+
+
+def test_a_response_that_ends_late_is_no_client_that_left(
+    played: Played, client: openai.OpenAI, tenant: Tenant
+) -> None:
+    model = played.model("a-late-end-of-the-response")
+    list(client.chat.completions.create(model=model, messages=ASK, stream=True))
+    (event,) = events(tenant)
+    assert (event.end_reason, event.status) == ("completed", 200)

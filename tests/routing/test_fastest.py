@@ -95,7 +95,7 @@ def test_the_ill_get_under_a_tenth_within_200_requests_and_their_share_within_a_
 ) -> None:
     simulation = Simulation(seed, rate, first_token)
     well = simulation.run(200)
-    assert min(well.values()) > 40
+    assert min(well[name] for name in "abc") > 40
     simulation.ill = True
     simulation.run(200)
     ill = simulation.run(200)
@@ -106,4 +106,4 @@ def test_the_ill_get_under_a_tenth_within_200_requests_and_their_share_within_a_
     while simulation.now < recovered + 60:
         simulation.run(1)
     again = simulation.run(200)
-    assert min(again.values()) > 30, again
+    assert min(again[name] for name in "abc") > 30, again

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from routing.health import FAULTS_IN_A_ROW, Health, Outcome, Visit, outcome_of
+from routing.circuit import FAULTS_IN_A_ROW, Outcome, outcome_of
+from routing.health import Health, Visit
 
 ONE = ("key",)
 TWO = ("good", "bad")
@@ -114,6 +115,18 @@ def test_late_news_of_earlier_attempts_change_nothing() -> None:
         assert visit is not None
         circuits.ended(visit, outcome, 1)
     assert circuits.wait(1, ONE, 1) == pause - 1
+
+
+def test_late_faults_do_not_open_it_again_after_a_successful_probe() -> None:
+    circuits = health()
+    late = [circuits.enter(1, ONE, 0) for _ in range(10)]
+    for _ in range(FAULTS_IN_A_ROW):
+        attempt(circuits, Outcome.FAULT, 0)
+    attempt(circuits, Outcome.OK, 3)
+    for visit in late:
+        assert visit is not None
+        circuits.ended(visit, Outcome.FAULT, 4)
+    assert circuits.wait(1, ONE, 4) == 0
 
 
 def test_a_rate_limit_rests_for_as_long_as_the_provider_asks() -> None:

@@ -1082,6 +1082,9 @@ SAMPLES = [
     ),
     # Look-alikes
     Sample("a-429-in-the-words", 400, nested("Value 429 is not one of the allowed values."), "refused"),
+    Sample(
+        "a-429-that-speaks-of-length", 429, nested("Maximum input length per minute reached."), "rate_limited"
+    ),
     Sample("an-html-page", 502, "<html>", "failed"),
     Sample("an-html-page-403", 403, "<html>", "credential"),
     Sample("nothing-at-all", 500, None, "failed"),

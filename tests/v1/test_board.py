@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 from gateway.v1.board import Board, read_board
 from gateway.v1.pulse import Pulse
-from routing.health import FAULTS_IN_A_ROW, Visit
+from routing.circuit import FAULTS_IN_A_ROW
+from routing.health import Visit
 from routing.kinds import KINDS
 from routing.table import DeploymentSpec, ProviderSpec
 

@@ -42,6 +42,7 @@ def test_requests_per_minute_hold_on_every_scope(stack: Stack, slug: str, scope_
     assert int(caught.value.response.headers["retry-after"]) >= 1
     refused = events(tenant)[-1]
     assert (refused.end_reason, refused.status, refused.charge, refused.attempts) == ("refused", 429, 0, [])
+    assert refused.tags["weir.refused_by"].startswith("Rate limit reached for")
     books_balance(tenant)
 
 

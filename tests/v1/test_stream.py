@@ -137,6 +137,16 @@ def test_fields_that_crash_an_sdk_are_taken_out() -> None:
     assert scanner.complete
 
 
+def test_a_field_behind_a_lone_carriage_return_is_taken_out() -> None:
+    sent, _ = scan([HELLO[:-2] + b"\rid: {7}\n\n"])
+    assert sent == HELLO
+
+
+def test_a_finish_reason_on_a_line_of_its_own_is_read() -> None:
+    _, scanner = scan([STOP.replace(b'"stop"', b'\ndata: "stop"')])
+    assert scanner.complete
+
+
 def test_line_ends_of_windows_are_understood() -> None:
     windows = STREAM.replace(b"\n", b"\r\n")
     sent, scanner = scan([windows[:50], windows[50:]])
