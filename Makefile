@@ -8,7 +8,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-model shots run test lint format bench lock clean
+.PHONY: help install install-model drill shots run test lint format bench lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ bench: install install-bench ## measure the gateway on this machine; ARGS="--pro
 
 shots: install ## pictures of every console page into var/shots; ARGS="quotas keys"
 	$(BIN)/python manage.py shots $(ARGS)
+
+drill: install ## try to overdraw and to lose money, on a scratch database; ARGS="never-over --rounds 3"
+	$(BIN)/python manage.py drill $(or $(ARGS),never-over)
 
 lock: install ## pin requirements/*.txt anew from requirements/*.in
 	$(COMPILE) requirements/base.in -o requirements/base.txt

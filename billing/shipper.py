@@ -22,7 +22,7 @@ from uuid import UUID
 
 import psycopg
 
-from billing import journal, settlement
+from billing import durability, journal, settlement
 from billing.settlement import Connection, Ended, ImpossibleRecord, Unreadable
 
 logger = logging.getLogger(__name__)
@@ -284,6 +284,7 @@ class Shipper:
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(**{"connect_timeout": 5} | self._parameters, autocommit=True)
+            self._connection.execute(durability.INSIST)
         return self._connection
 
     def _disconnect(self) -> None:

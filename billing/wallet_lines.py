@@ -157,5 +157,5 @@ async def streamed_lines(
     unless ``selection`` leaves out what came later."""
     yield csv_lines([COLUMNS])
     pieces = _pieces(organization, selection, 0)
-    while (lines := await sync_to_async(next)(pieces, None)) is not None:
+    while (lines := await sync_to_async(lambda: next(pieces, None))()) is not None:
         yield csv_lines(_cells(line) for line in lines)

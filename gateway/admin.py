@@ -16,8 +16,9 @@ from django.contrib.auth.forms import AdminUserCreationForm
 from django.db import models, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django_scopes import scope
 
-from billing.models import DeadLetter, Price, ReconcileReport
+from billing.models import DeadLetter, LedgerTransaction, Price, ReconcileReport
 from billing.services import wallet as wallets
 from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
 from routing.services import deployments, groups, providers
@@ -275,7 +276,28 @@ class OrganizationForm(OrganizationModelForm):
         help_text="US dollars that were paid in.",
     )
     reference = forms.CharField(
-        required=False, max_length=120, help_text="Of the payment; the same one is never posted twice."
+        required=False,
+        max_length=100,
+        help_text="Of the payment, adjustment or refund; the same one is never posted twice.",
+    )
+    adjustment = forms.DecimalField(
+        required=False,
+        max_digits=24,
+        decimal_places=12,
+        help_text="US dollars given without a payment; with a minus sign, taken.",
+    )
+    refund = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_digits=24,
+        decimal_places=12,
+        help_text="US dollars that were paid back.",
+    )
+    refunded = forms.CharField(
+        required=False, max_length=120, help_text="Reference of the top-up that is refunded."
+    )
+    reason = forms.CharField(
+        required=False, max_length=300, help_text="Of the adjustment or refund; the customer reads it."
     )
 
 
@@ -288,7 +310,8 @@ class OrganizationAdmin(Served):
     form = OrganizationForm
     list_display = ("name", "slug", "plan", "billing", "suspended_at")
     search_fields = ("name", "slug")
-    fields = ("slug", *NAMES, *TERMS, "first_owner", "top_up", "reference", "suspended_at")
+    MONEY: ClassVar[tuple[str, ...]] = ("top_up", "adjustment", "refund", "refunded", "reason", "reference")
+    fields = ("slug", *NAMES, *TERMS, "first_owner", *MONEY, "suspended_at")
     actions = ("suspend", "resume")
 
     def has_delete_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:  # noqa: ARG002  # Django's signature
@@ -314,12 +337,35 @@ class OrganizationAdmin(Served):
             members.add_member(
                 acting_user=by, organization=saved, email=values["first_owner"], role=Role.OWNER
             )
+        self.move_money(by, saved, values)
+
+    def move_money(self, by: User, organization: Organization, values: dict[str, Any]) -> None:
+        """Post what the form says was paid in, given, taken or paid back."""
+        reference = values["reference"] or f"admin-{uuid4()}"
         if values["top_up"]:
             wallets.top_up(
+                acting_user=by, organization=organization, amount=values["top_up"], reference=reference
+            )
+        if values["adjustment"]:
+            wallets.adjust(
                 acting_user=by,
-                organization=saved,
-                amount=values["top_up"],
-                reference=values["reference"] or f"admin-{uuid4()}",
+                organization=organization,
+                amount=values["adjustment"],
+                reason=values["reason"],
+                reference=reference,
+            )
+        if values["refund"]:
+            with scope(organization=organization):
+                top_up = LedgerTransaction.objects.filter(kind="top_up", reference=values["refunded"]).first()
+            if top_up is None:
+                raise wallets.NotRefundable(f"There is no top-up with the reference {values['refunded']!r}.")
+            wallets.refund(
+                acting_user=by,
+                organization=organization,
+                top_up=top_up,
+                amount=values["refund"],
+                reason=values["reason"],
+                reference=reference,
             )
 
     @admin.action(description="Suspend: refuse its keys, hide its pages")

@@ -13,6 +13,7 @@ from django.urls import path
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
+from gateway.console import invitations
 from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.forms import NewMember, NewTeam, RoleChange, TeamMember, roles_to_give
 from tenants.access import TenantAccess
@@ -39,7 +40,7 @@ EXPLAINED = {
     Permission.MAKE_OWN_KEYS: "Make keys of one's own, in one's own teams",
     Permission.MANAGE_KEYS: "Make, change and revoke anybody's keys",
     Permission.MANAGE_QUOTAS: "Set limits and budgets",
-    Permission.MANAGE_MEMBERS: "Add and remove members and set their roles",
+    Permission.MANAGE_MEMBERS: "Invite, add and remove members and set their roles",
     Permission.MANAGE_TEAMS: "Create teams and choose who is in them",
     Permission.MANAGE_ORGANIZATION: "Make and remove owners",
     Permission.VIEW_AUDIT: "See the audit log",
@@ -69,6 +70,7 @@ def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
     ).order_by("name")
     context = {
         "members": [(member, may_change(tenant, member)) for member in members],
+        "invitations": invitations.pending(tenant),
         "teams": teams,
         "roles": roles_to_give(tenant),
         "may_manage_members": tenant.may(Permission.MANAGE_MEMBERS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from gateway.console import audit, costs, home, keys, ledger, members, overview, quotas, requests
+from gateway.console import audit, costs, home, invitations, keys, ledger, members, overview, quotas, requests
 
 app_name = "console"
 
@@ -12,7 +12,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("", overview.overview, name="overview"),
     path("keys/", include(keys.urlpatterns)),
     path("quotas/", include(quotas.urlpatterns)),
-    path("members/", include(members.urlpatterns)),
+    path("members/", include([*members.urlpatterns, *invitations.urlpatterns])),
     path("costs/", include(costs.urlpatterns)),
     path("ledger/", include(ledger.urlpatterns)),
     path("requests/", include(requests.urlpatterns)),
@@ -21,5 +21,6 @@ _pages: list[URLPattern | URLResolver] = [
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home.home, name="home"),
+    path("invitation/", include(invitations.public_urlpatterns)),
     path("o/<slug:organization>/", include(_pages)),
 ]

@@ -20,13 +20,14 @@ from billing.models import Budget, Lease, Quota
 from billing.money import rounded
 from billing.services.prices import set_price
 from billing.services.quotas import set_quota
-from billing.services.wallet import top_up, wallet
+from billing.services.wallet import adjust, refund, top_up, wallet
 from billing.settlement import Ended, settle
 from routing.services.deployments import create_deployment
 from routing.services.groups import Place, create_model_group
 from routing.services.providers import create_provider
 from tenants.models import ApiKey, Membership, Organization, Team, User
 from tenants.permissions import Role
+from tenants.services import invitations
 from tenants.services.keys import create_key, revoke_key, rotate_key
 from tenants.services.members import add_member
 from tenants.services.organizations import create_organization, create_plan
@@ -56,6 +57,8 @@ class Sample:
     newcomer: str
     operator: str
     key: ApiKey
+    # Of an open invitation to acme, for a person without an account.
+    invitation: str
 
 
 def _routes() -> None:
@@ -147,6 +150,29 @@ def _keys(teams: dict[str, Team], people: dict[str, Membership]) -> list[ApiKey]
     rotated, _ = create_key(acting_user=owner, team=teams["support"], name="mail-drafts")
     successor, _ = rotate_key(acting_user=owner, key=rotated, overlap=timedelta(days=1))
     return [*made, successor]
+
+
+def _invited(organization: Organization, teams: dict[str, Team], by: User) -> str:
+    """Three open invitations; returns the token of the first."""
+    _, token = invitations.invite(
+        acting_user=by,
+        organization=organization,
+        email="eve@acme.example",
+        role=Role.MEMBER,
+        teams=[teams["search"], teams["research"]],
+        team_role=Role.ADMIN,
+    )
+    invitations.invite(
+        acting_user=by, organization=organization, email="olga@platform.example", role=Role.OWNER
+    )
+    invitations.invite(
+        acting_user=by,
+        organization=organization,
+        email="frank.longname-of-finance@acme.example",
+        role=Role.FINANCE,
+        life=timedelta(days=-1),
+    )
+    return token
 
 
 def _limits(
@@ -310,12 +336,35 @@ def make_sample() -> Sample:
     with scope(organization=acme):
         teams = _teams(acme, people)
         keys = _keys(teams, people)
+        invitation = _invited(acme, teams, people["ann"].user)
         _limits(acme, teams, keys, people)
         _use(acme, keys)
     while rollups.refresh():
         pass
     while ledger.post_usage():
         pass
+    adjust(
+        acting_user=operator,
+        organization=acme,
+        amount=Decimal("2.50"),
+        reason="Goodwill for the outage of 3 November",
+        reference="case-118",
+    )
+    second = top_up(
+        acting_user=operator,
+        organization=acme,
+        amount=Decimal(40),
+        reference="invoice-2214",
+        memo="Wire transfer, paid twice",
+    )
+    refund(
+        acting_user=operator,
+        organization=acme,
+        top_up=second,
+        amount=Decimal(20),
+        reason="Half of the second payment returned",
+        reference="bank-77",
+    )
     reconcile.record(reconcile.compare())
     return Sample(
         acme=acme,
@@ -326,4 +375,5 @@ def make_sample() -> Sample:
         newcomer=newcomer.user.email,
         operator=operator.email,
         key=keys[0],
+        invitation=invitation,
     )

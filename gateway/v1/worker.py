@@ -12,6 +12,7 @@ from django.conf import settings
 from psycopg import AsyncConnection, OperationalError
 from psycopg_pool import AsyncConnectionPool
 
+from billing import durability
 from billing.journal import JournalWriter
 from billing.leases import LeaseBook
 from billing.rate_limits import RateLimiter
@@ -60,7 +61,14 @@ class Worker:
         self.rates: RateBook = rates.EMPTY
         self._dsn = database_dsn()
         self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-            self._dsn, min_size=1, max_size=POOL_SIZE, open=False, timeout=5, kwargs={"autocommit": True}
+            self._dsn,
+            min_size=1,
+            max_size=POOL_SIZE,
+            open=False,
+            timeout=5,
+            kwargs={"autocommit": True},
+            # A grant that PostgreSQL forgot could be spent a second time.
+            configure=durability.insist,
         )
         self.principals = Principals(self.pool)
         self.pulse = Pulse()

@@ -74,7 +74,8 @@ def lines(posting: LedgerTransaction) -> dict[str, Decimal]:
 
 
 def limit(organization: Organization) -> Decimal | None:
-    return wallet.wallet(organization).limit
+    found: Decimal | None = wallet.wallet(organization).limit
+    return found
 
 
 def test_an_adjustment_is_posted_on_both_sides_and_can_be_spent(acme: Organization, olga: User) -> None:

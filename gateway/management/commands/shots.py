@@ -65,8 +65,10 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "key_new",
             "quotas",
             "members",
+            "invitation_new",
             "roles",
             "costs",
+            "ledger",
             "requests",
             "audit",
         )
@@ -96,6 +98,16 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("quotas-edit-narrow", f"{pages['quotas']}?edit=team-{sample.key.team_id}", owner, narrow=True)
     yield Shot("team", reverse("console:team", args=[acme, sample.key.team_id]), owner)
     yield Shot("member-remove", reverse("console:member_remove", args=[acme, sample.key.owner_id]), owner)
+    invite = (("[name=email]", "gwen@acme.example"),)
+    yield Shot("invitation-sent", pages["invitation_new"], owner, fill=invite, submit=".primary")
+    twice = (("[name=email]", "eve@acme.example"),)
+    yield Shot("invitation-twice", pages["invitation_new"], owner, fill=twice, submit=".primary")
+    link = reverse("console:invitation_open", args=[sample.invitation])
+    yield Shot("invitation-join", link)
+    yield Shot("invitation-join-dark", link, dark=True)
+    yield Shot("invitation-join-narrow", link, narrow=True)
+    yield Shot("invitation-other", link, sample.viewer)
+    yield Shot("invitation-unknown", reverse("console:invitation"))
     yield Shot("overview-member", pages["overview"], sample.member)
     yield Shot("quotas-member", pages["quotas"], sample.member)
     yield Shot("keys-viewer", pages["keys"], sample.viewer)

@@ -1,0 +1,81 @@
+"""The drills as a program of its own, since it chooses the database before Django reads its settings."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from gateway.embedded import ServiceError
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options, as ``manage.py drill`` passes them on."""
+    parser = argparse.ArgumentParser(prog="drill")
+    drills = parser.add_subparsers(dest="drill", required=True)
+    over = drills.add_parser("never-over")
+    over.add_argument("--rounds", type=int, default=1)
+    over.add_argument("--clients", type=int, default=200)
+    over.add_argument("--only", default="", help="scenarios whose name has this word")
+    lost = drills.add_parser("never-lost")
+    lost.add_argument("--rounds", type=int, default=1)
+    lost.add_argument("--seconds", type=float, default=10.0)
+    lost.add_argument("--seed", type=int, default=0)
+    for each in (over, lost):
+        each.add_argument("--workers", type=int, default=4)
+        each.add_argument("--relaxed", action="store_true")
+        each.add_argument("--data-dir", type=Path, required=True)
+    drills.add_parser("rollups")
+    return parser
+
+
+def main() -> int:
+    """Run one drill; 0 if everything held, 1 if something broke, 2 if the drill itself failed."""
+    options = arguments().parse_args()
+    # The default would leave every program running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.drill == "rollups":
+        roll_up()
+    from gateway.drills.ground import DrillError, prepared
+
+    def say(line: str) -> None:
+        print(line, flush=True)  # noqa: T201  # a program's output
+
+    try:
+        with prepared(options.data_dir, options.workers, durable=not options.relaxed) as ground:
+            from gateway.drills import never_lost, never_over
+            from gateway.drills.verdict import table
+
+            if options.drill == "never-over":
+                rows = never_over.run(ground, options.rounds, options.clients, options.only, say)
+            else:
+                rows = never_lost.run(ground, options.rounds, options.seconds, options.seed, say)
+            say("\n" + "\n".join(table(rows)))
+    except (DrillError, ServiceError) as error:
+        print(error, file=sys.stderr)  # noqa: T201  # as above
+        return 2
+    return 1 if any(row.wrong for row in rows) else 0
+
+
+def roll_up() -> None:
+    """Recompute and post without a pause, until killed. The database may come and go."""
+    import django
+
+    django.setup()
+    from django.db import DatabaseError, connection
+
+    from billing import ledger, rollups
+
+    while True:
+        try:
+            rollups.refresh()
+            ledger.post_usage()
+        except DatabaseError:
+            connection.close()
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
