@@ -188,7 +188,10 @@ class Migration(migrations.Migration):
                 ),
                 ("effective_from", models.DateTimeField()),
                 ("input", models.DecimalField(blank=True, decimal_places=12, max_digits=24, null=True)),
-                ("cached_input", models.DecimalField(blank=True, decimal_places=12, max_digits=24, null=True)),
+                (
+                    "cached_input",
+                    models.DecimalField(blank=True, decimal_places=12, max_digits=24, null=True),
+                ),
                 ("cache_write", models.DecimalField(blank=True, decimal_places=12, max_digits=24, null=True)),
                 ("output", models.DecimalField(blank=True, decimal_places=12, max_digits=24, null=True)),
                 (
