@@ -34,6 +34,7 @@ lint: install ## check style, types, import directions, templates and migrations
 format: install ## write the code in the agreed style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+	-$(BIN)/djlint templates --quiet --reformat
 
 bench: install install-bench ## measure the gateway on this machine; ARGS="--profile --json FILE"
 	@$(BIN)/python manage.py bench $(ARGS)
