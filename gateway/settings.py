@@ -201,6 +201,8 @@ MFA_TOTP_ISSUER = "Weir"
 SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": env.json("OIDC", default=[])}}
 EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+# MAIL_FROM: the sender of invitations and password resets.
+DEFAULT_FROM_EMAIL: str = env.str("MAIL_FROM", default="weir@localhost")
 
 # --- The data plane ----------------------------------------------------------------------------
 

@@ -168,6 +168,9 @@ class Invitation(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="invitations")
     email = models.EmailField()
     role = models.CharField(max_length=10, choices=role_choices, default=Role.MEMBER.value)
+    # The teams it leads to, and the role in each.
+    teams = models.ManyToManyField(Team, blank=True, related_name="+")
+    team_role = models.CharField(max_length=10, choices=team_role_choices, db_default=Role.MEMBER.value)
     digest = models.CharField(max_length=64, unique=True)
     invited_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(db_default=Now())

@@ -90,15 +90,15 @@ def pending(tenant: TenantAccess) -> list[dict[str, Any]]:
     found = list(
         Invitation.objects.filter(accepted_at__isnull=True)
         .select_related("invited_by")
+        .prefetch_related("teams")
         .order_by("-created_at", "-pk")
     )
-    places = services.places(found)
     now = timezone.now()
     return [
         {
             "invitation": each,
-            "teams": places.get(each.pk, ([], Role.MEMBER))[0],
-            "team_role": places.get(each.pk, ([], Role.MEMBER))[1].value,
+            "teams": [team.slug for team in each.teams.all()],
+            "team_role": each.team_role,
             "expired": each.expires_at <= now,
             "changeable": may_decide(tenant, each),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_scopes import scope, scopes_disabled
 
 from tenants import keys
-from tenants.models import AuditEntry, Invitation, Membership, Organization, Team, User
+from tenants.models import Invitation, Membership, Organization, Team, User
 from tenants.permissions import TEAM_ROLES, Role
 from tenants.services import audit, rows
 from tenants.services.members import AlreadyMember, add_member
@@ -84,6 +84,7 @@ def invite(
         organization=organization,
         email=email.strip().lower(),
         role=role.value,
+        team_role=team_role.value,
         digest=digest(token),
         invited_by=acting_user,
         expires_at=timezone.now() + life,
@@ -97,6 +98,7 @@ def invite(
         if Invitation.objects.filter(email=invitation.email, accepted_at__isnull=True).exists():
             raise AlreadyInvited(f"{invitation.email} is invited already. Send that invitation again.")
         invitation.save(force_insert=True)
+        invitation.teams.set(teams)
         audit.record(
             acting_user=acting_user,
             verb="invited",
@@ -110,20 +112,6 @@ def invite(
             },
         )
     return invitation, token
-
-
-def places(invitations: Iterable[Invitation]) -> dict[int, tuple[list[str], Role]]:
-    """Slugs of the teams that each invitation leads to, and the role there, by the invitation's id.
-
-    They stand in the audit entry of the inviting, which is never changed; so does a team's slug. Call it
-    inside the organization's scope.
-    """
-    wanted = [str(invitation.pk) for invitation in invitations]
-    entries = AuditEntry.objects.filter(target_type="invitation", target_id__in=wanted, verb="invited")
-    return {
-        int(entry.target_id): (list(entry.detail["teams"]), Role(entry.detail["team_role"]))
-        for entry in entries
-    }
 
 
 def _open(invitation: Invitation) -> Invitation:
@@ -228,13 +216,15 @@ def _join(invitation: Invitation, user: User) -> Membership:
             membership = add_member(
                 acting_user=user, organization=organization, email=user.email, role=Role(invitation.role)
             )
-        slugs, team_role = places([invitation]).get(invitation.pk, ([], Role.MEMBER))
-        # A team removed since is passed over.
-        for team in Team.objects.filter(slug__in=slugs):
-            set_team_member(acting_user=user, team=team, membership=membership, role=team_role)
+        # A team removed since is no longer among them.
+        teams = list(invitation.teams.all())
+        for team in teams:
+            set_team_member(
+                acting_user=user, team=team, membership=membership, role=Role(invitation.team_role)
+            )
         invitation.accepted_at = timezone.now()
         invitation.save(update_fields=["accepted_at"])
-        detail: dict[str, Any] = {"role": membership.role, "teams": slugs}
+        detail: dict[str, Any] = {"role": membership.role, "teams": [team.slug for team in teams]}
         audit.record(
             acting_user=user, verb="accepted", target=invitation, organization=organization, detail=detail
         )
