@@ -153,8 +153,11 @@ def test_a_stream_that_failed_never_looks_complete(
     assert '"error":{' in body
     with pytest.raises(openai.APIError):
         list(client.chat.completions.create(model=played.model(replay.name), messages=ASK, stream=True))
-    for event in events(tenant):
-        assert event.end_reason == ("cut" if replay.text else "provider_error")
+    first, second = events(tenant)
+    expected = "cut" if replay.text else "provider_error"
+    assert first.end_reason == expected
+    # Between the two, a provider without money may be known to every worker, and is not asked again.
+    assert second.end_reason in (expected, "refused")
 
 
 def test_blank_lines_before_a_plain_answer_are_nothing(played: Played, client: openai.OpenAI) -> None:
