@@ -27,7 +27,7 @@ from gateway.v1.pulse import Pulse
 from gateway.v1.refusals import read_refusal
 from gateway.v1.repairing import scanner_for
 from gateway.v1.stream import StreamScanner, error_event, has_content, identity
-from gateway.v1.turns import Turn, Turns, retry_after_of
+from gateway.v1.turns import Turn, Turns, idle_wait, retry_after_of
 from gateway.v1.upstream import Answer, Upstream, UpstreamError
 from routing.dialects import Dialect, dialect
 
@@ -128,7 +128,7 @@ class Relay:
         try:
             async with answer:
                 spoken = _Spoken(speaks, deployment.model, "n" not in dropped)
-                return await self._exchange(exchange, attempt, offer, answer, spoken, headers, send)
+                return await self._exchange(exchange, attempt, turn, answer, spoken, headers, send)
         except UpstreamError as error:
             exchange.sent = False
             raise failed(error) from None
@@ -143,13 +143,13 @@ class Relay:
         self,
         exchange: Exchange,
         attempt: Attempt,
-        offer: Offer,
+        turn: Turn,
         answer: Answer,
         spoken: _Spoken,
         headers: Headers,
         send: Send,
     ) -> tuple[str, int, str]:
-        provider = offer.candidate.deployment.provider
+        provider = turn.offer.candidate.deployment.provider
         facts = exchange.facts
         assert facts is not None  # noqa: S101  # read before routing
         began = time.perf_counter()
@@ -160,7 +160,7 @@ class Relay:
                 raw = await answer.read_all(provider.idle_timeout)
                 raise refused(read_refusal(answer.status, answer.headers, raw))
             if facts.stream and "json" not in (answer.headers.get("content-type") or ""):
-                return await self._stream(exchange, attempt, offer, answer, spoken, headers, send, began)
+                return await self._stream(exchange, attempt, turn, answer, spoken, headers, send, began)
             raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
         except UpstreamError as error:
             attempt.reason = error.reason
@@ -205,7 +205,7 @@ class Relay:
         self,
         exchange: Exchange,
         attempt: Attempt,
-        offer: Offer,
+        turn: Turn,
         answer: Answer,
         spoken: _Spoken,
         headers: Headers,
@@ -221,7 +221,7 @@ class Relay:
             model=spoken.model,
         )
         try:
-            await self._pass_on(exchange, attempt, offer, answer, scanner, headers, send, began)
+            await self._pass_on(exchange, attempt, turn, answer, scanner, headers, send, began)
         except BrokenStream as cut:
             attempt.reason = cut.reason
             await send({"type": "http.response.body", "body": error_event(cut.error)})
@@ -236,7 +236,7 @@ class Relay:
         self,
         exchange: Exchange,
         attempt: Attempt,
-        offer: Offer,
+        turn: Turn,
         answer: Answer,
         scanner: StreamScanner,
         headers: Headers,
@@ -245,12 +245,13 @@ class Relay:
     ) -> None:
         """Pass events on until the provider's end. Nothing is sent before the first content, so that an
         early failure can move on unseen. Raises AttemptFailed before that, BrokenStream after."""
-        provider = offer.candidate.deployment.provider
+        provider = turn.offer.candidate.deployment.provider
         held = b""
+        idle = provider.idle_timeout
         first: dict[str, Any] | None = None
         while not scanner.done:
             if exchange.answering:
-                wait, phase = provider.idle_timeout, "idle"
+                wait, phase = idle, "idle"
             else:
                 wait, phase = (
                     max(0.001, provider.first_token_timeout - (time.perf_counter() - began)),
@@ -273,6 +274,7 @@ class Relay:
                 if events and has_content(events):
                     self._first_token(exchange, attempt, began)
                     self._pulse.answered(attempt.visit)
+                    idle = idle_wait(exchange, turn)
                     await _start(exchange, headers, held, send)
             if not piece or scanner.overflow:
                 break

@@ -161,6 +161,20 @@ class Turns:
         return replace(offer, candidate=candidate._replace(deployment=deployment)), patient
 
 
+def idle_wait(exchange: Exchange, turn: Turn) -> float:
+    """Seconds that a stream which has just begun may pause: the caller must hear of a stall before it gives up.
+
+    What is left of its patience, and never less than half of that, since OpenAI's SDKs wait anew for each piece.
+    """
+    idle = turn.offer.candidate.deployment.provider.idle_timeout
+    if exchange.patience is None:
+        return idle
+    usable = exchange.patience * USABLE
+    wait = min(idle, max(usable - exchange.elapsed_ms() / 1000, usable / 2))
+    turn.patient = turn.patient and wait >= min(idle, PATIENT_WAIT)
+    return wait
+
+
 def unserved(pulse: Pulse, deployments: Iterable[DeploymentSpec]) -> V1Error:
     """The error where no deployment may be asked now, saying whose fault it is and when to come again."""
     waits, reasons = [], set()

@@ -167,6 +167,8 @@ class Simulator:
             )
         prompt = read_prompt(body, model, case or _case_of(body.get("messages")))
         behaviour = self._due(prompt.behaviour, model, prompt.case)
+        if behaviour.fault == "400-prefill" and prompt.prefill is None:
+            behaviour = behaviour.with_fault(None)
         ended = await _refuse(client, behaviour)
         if ended is not None:
             return ended

@@ -92,6 +92,13 @@ _PLANNED: dict[str, tuple[int, str, str, str | None, str | None]] = {
         "content_filter",
         "messages",
     ),
+    "400-prefill": (
+        400,
+        "[simulated] The last message must not be the assistant's.",
+        "invalid_request_error",
+        None,
+        "messages",
+    ),
     "401": (
         401,
         "[simulated] Incorrect API key provided.",

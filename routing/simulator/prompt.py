@@ -26,7 +26,8 @@ class ChatPrompt:
     `words` is the number of whitespace-separated words over the text of all messages; `limit` is
     max_completion_tokens (or max_tokens), None without one; `called` are the tools to call in the
     answer (empty: answer with text); `forced` says that one tool was named by the client;
-    `schema` is the JSON Schema the content must follow, or None.
+    `schema` is the JSON Schema the content must follow, or None; `prefill` is the number of words
+    of a last message by the assistant, which the answer continues, None where there is none.
     """
 
     model: str
@@ -40,6 +41,7 @@ class ChatPrompt:
     forced: bool
     schema: dict[str, Any] | None
     case: str
+    prefill: int | None = None
 
     def with_behaviour(self, behaviour: Behaviour) -> "ChatPrompt":
         """The same request, answered in another way."""
@@ -121,6 +123,7 @@ def read_prompt(body: dict[str, Any], model: str, case: str) -> ChatPrompt:
         forced=forced,
         schema=_schema(body),
         case=directives.case or case,
+        prefill=sum(map(count_words, texts)) if message["role"] == "assistant" else None,
     )
 
 

@@ -106,7 +106,7 @@ def _choice(prompt: ChatPrompt, seed: int, index: int) -> Choice:
     limit = prompt.limit
     reasoning = prompt.behaviour.directives.reasoning
     if prompt.schema is None:
-        parts = _text(prompt.behaviour.words, seed)
+        parts = _text(prompt.behaviour.words, seed)[prompt.prefill or 0 :]
     else:
         # The standard library's separators leave spaces, so that the JSON has words to stream.
         parts = _WITH_SPACE.findall(json.dumps(instance_of(prompt.schema, seed), ensure_ascii=False))

@@ -52,6 +52,16 @@ def words_in(events: list[str]) -> int:
     return sum('"delta":{"content":"' in event for event in events)
 
 
+def test_an_answer_goes_on_from_the_assistants_last_words_unless_it_refuses_them(http: httpx.Client) -> None:
+    ask = [{"role": "user", "content": "words=10"}, {"role": "assistant", "content": "one two three four"}]
+    whole = http.post("/v1/chat/completions", json={"model": "sim-small", "messages": ask}).json()
+    assert whole["usage"]["completion_tokens"] == 6
+    assert whole["choices"][0]["message"]["content"].startswith(" ")
+    refusing = {"model": "sim-400-prefill", "messages": ask}
+    assert http.post("/v1/chat/completions", json=refusing).status_code == 400
+    assert http.post("/v1/chat/completions", json={**refusing, "messages": ask[:1]}).status_code == 200
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("model", "status", "code"), STATUSES)
 def test_an_error_status_has_openais_error_object(

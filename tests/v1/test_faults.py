@@ -241,3 +241,13 @@ def test_a_stalled_stream_ends_with_an_error_after_the_idle_timeout(
     time.sleep(0.2)
     with pytest.raises(openai.APIError, match="stopped in the middle"):
         list(tenant.client().chat.completions.create(model=slug, messages=ASK, stream=True))
+
+
+def test_a_caller_hears_of_a_stall_before_it_gives_up(stack: Stack, tenant: Tenant, slug: str) -> None:
+    # The provider's own timeout is 5 s, so an SDK that waits 2 s for a piece would only see its own.
+    name = grouped(stack, tenant, slug, "sim-stall")
+    stream = tenant.client(timeout=2).chat.completions.create(
+        model=name, messages=[{"role": "user", "content": "stall_s=8"}], stream=True
+    )
+    with pytest.raises(openai.APIError, match="stopped in the middle"):
+        list(stream)

@@ -1,4 +1,4 @@
-"""The drills in short: a crowd cannot overspend a key, and no kill loses a request."""
+"""The drills in short: a crowd cannot overspend a key, no kill loses a request, no fault makes a liar."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def test_every_request_at_the_provider_has_one_event_whatever_is_killed() -> Non
     assert "  held" in shown
     # Both workers' deaths had somebody to interrupt, or the round proved little.
     assert int(shown.splitlines()[-1].split()[-3]) > 0
+
+
+def test_each_of_sixteen_faults_gets_a_whole_answer_or_an_honest_error() -> None:
+    shown = drill("sixteen", "--relaxed", "--workers", "2", "--scale", "0.1")
+    assert len([line for line in shown.splitlines() if line.endswith("  held")]) == 16
 
 
 def test_a_violation_is_in_the_table_and_below_it() -> None:

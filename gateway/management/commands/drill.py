@@ -1,4 +1,4 @@
-"""``manage.py drill``: tries to break the money, and says whether it held."""
+"""``manage.py drill``: tries to break the money or an answer, and says whether it held."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+# The drills, and which options each has besides those of all.
+OPTIONS = {
+    "never-over": ("rounds", "clients", "only"),
+    "never-lost": ("rounds", "seconds", "seed"),
+    "sixteen": ("scale",),
+}
+
 
 class Command(BaseCommand):
     """Runs one drill on databases of its own."""
 
     help = (
-        "Try to overspend limits (never-over), or to lose requests by killing programs (never-lost), on"
-        " scratch databases. Exit status 1 if something broke."
+        "Try to overspend limits (never-over), to lose requests by killing programs (never-lost), or to get"
+        " a dishonest answer out of failing providers (sixteen), on scratch databases. Exit status 1 if"
+        " something broke."
     )
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("drill", choices=["never-over", "never-lost"])
+        parser.add_argument("drill", choices=list(OPTIONS))
         parser.add_argument("--rounds", type=int, default=1)
         parser.add_argument("--workers", type=int, default=4, help="worker processes of the server")
         parser.add_argument(
@@ -35,15 +43,14 @@ class Command(BaseCommand):
             "--seconds", type=float, default=10.0, help="never-lost: length of a round's load"
         )
         parser.add_argument("--seed", type=int, default=0, help="never-lost: other moments to kill at")
+        parser.add_argument(
+            "--scale", type=float, default=1.0, help="sixteen: of every time; 0.1 is ten times as fast"
+        )
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run it as a program that chooses its database before Django is set up."""
         drill = options["drill"]
-        words = [
-            "rounds",
-            "workers",
-            *(("clients", "only") if drill == "never-over" else ("seconds", "seed")),
-        ]
+        words = ["workers", *OPTIONS[drill]]
         command = [sys.executable, "-m", "gateway.drills", drill, f"--data-dir={settings.WEIR_DATA_DIR}"]
         command += [f"--{word}={options[word]}" for word in words]
         command += ["--relaxed"] if options["relaxed"] else []
