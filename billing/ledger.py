@@ -1,8 +1,9 @@
 """Postings of usage to the ledger, and balances read from it.
 
 A debit is positive, a credit negative. The wallet is what we owe the customer: a top-up credits
-it, usage debits it. Per organization and hour the ledger holds what the rollups sum to; when late
-events change an hour, the difference is posted, never the past changed.
+it, usage debits it (``billing.funds`` says which account pays). Per organization and hour the ledger
+holds what the rollups sum to; when late events change an hour, the difference is posted, never the
+past changed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 
+from billing import funds
+from billing.funds import Line
+from billing.models import CUSTOMER_ACCOUNTS
 from billing.rollups import PATIENCE
 from tenants.models import Organization
 
@@ -26,45 +31,42 @@ _TAKE = """
 WITH taken AS (DELETE FROM billing_unpostedhour WHERE organization_id = %(organization)s RETURNING hour)
 SELECT DISTINCT hour FROM taken
 """
-_POST = """
-WITH due AS (
-    SELECT asked.hour, coalesce(used.charge, 0) - coalesce(posted.charge, 0) AS charge,
-        coalesce(used.cost, 0) - coalesce(posted.cost, 0) AS cost,
-        posted.times
-    FROM unnest(%(hours)s::timestamptz[]) AS asked(hour)
-    CROSS JOIN LATERAL (
-        SELECT sum(charge) AS charge, sum(cost) AS cost FROM billing_usagerollup
-        WHERE organization_id = %(organization)s AND hour = asked.hour
-    ) AS used
-    CROSS JOIN LATERAL (
-        SELECT sum(e.amount) FILTER (WHERE e.account = 'wallet') AS charge,
-            sum(e.amount) FILTER (WHERE e.account = 'provider_cost') AS cost,
-            count(DISTINCT t.id) AS times
-        FROM billing_ledgertransaction t JOIN billing_ledgerentry e ON e.transaction_id = t.id
-        WHERE t.organization_id = %(organization)s AND t.usage_hour = asked.hour AND t.kind = 'usage'
-    ) AS posted
-), made AS (
-    INSERT INTO billing_ledgertransaction (organization_id, kind, reference, memo, usage_hour)
-    SELECT %(organization)s, 'usage',
-        'usage:' || %(organization)s || ':' || to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24"Z"')
-            || ':' || times + 1,
-        '', hour
-    FROM due WHERE charge <> 0 OR cost <> 0 ORDER BY hour
-    RETURNING id, usage_hour
-), lines AS (
-    INSERT INTO billing_ledgerentry (transaction_id, organization_id, account, amount, currency)
-    SELECT made.id, %(organization)s, line.account, line.amount, 'USD'
-    FROM made JOIN due ON due.hour = made.usage_hour
-    CROSS JOIN LATERAL (VALUES
-        ('wallet', due.charge), ('revenue', -due.charge),
-        ('provider_cost', due.cost), ('provider_payable', -due.cost)
-    ) AS line(account, amount)
-    WHERE line.amount <> 0
-)
-SELECT count(*) FROM made
+_HOLD = "SELECT pg_advisory_xact_lock(hashtextextended('billing.ledger:' || %(organization)s, 0))"
+_DUE = """
+SELECT asked.hour, coalesce(used.charge, 0) - coalesce(posted.charge, 0) AS charge,
+    coalesce(used.cost, 0) - coalesce(posted.cost, 0) AS cost, posted.times
+FROM unnest(%(hours)s::timestamptz[]) AS asked(hour)
+CROSS JOIN LATERAL (
+    SELECT sum(charge) AS charge, sum(cost) AS cost FROM billing_usagerollup
+    WHERE organization_id = %(organization)s AND hour = asked.hour
+) AS used
+CROSS JOIN LATERAL (
+    SELECT -sum(e.amount) FILTER (WHERE e.account = 'revenue') AS charge,
+        sum(e.amount) FILTER (WHERE e.account = 'provider_cost') AS cost,
+        count(DISTINCT t.id) AS times
+    FROM billing_ledgertransaction t JOIN billing_ledgerentry e ON e.transaction_id = t.id
+    WHERE t.organization_id = %(organization)s AND t.usage_hour = asked.hour AND t.kind = 'usage'
+) AS posted
+WHERE (coalesce(used.charge, 0), coalesce(used.cost, 0)) <> (coalesce(posted.charge, 0), coalesce(posted.cost, 0))
+ORDER BY asked.hour
+"""
+_MAKE = """
+INSERT INTO billing_ledgertransaction (organization_id, kind, reference, memo, usage_hour)
+SELECT %(organization)s, 'usage',
+    'usage:' || %(organization)s || ':' || to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24"Z"') || ':' || times,
+    '', hour
+FROM unnest(%(hours)s::timestamptz[], %(times)s::bigint[]) AS due(hour, times) ORDER BY hour
+RETURNING usage_hour, id
+"""
+_WRITE = """
+INSERT INTO billing_ledgerentry (transaction_id, organization_id, account, grant_id, amount, currency)
+SELECT line.posting, %(organization)s, line.account, line.grant_id, line.amount, 'USD'
+FROM unnest(%(postings)s::bigint[], %(accounts)s::text[], %(grants)s::bigint[], %(amounts)s::numeric[])
+    AS line(posting, account, grant_id, amount)
 """
 _ACCOUNTS = """
-SELECT account, sum(amount) FROM billing_ledgerentry WHERE organization_id = %(organization)s GROUP BY account
+SELECT account, sum(balance) FROM billing_accountbalance
+WHERE organization_id = %(organization)s AND currency = 'USD' GROUP BY account
 """
 
 
@@ -86,20 +88,61 @@ def post_usage(limit: int = 500) -> int:
     return made
 
 
+def lock(organization: Organization) -> None:
+    """Wait until nobody else posts to the organization's ledger, and keep it so until the transaction
+    ends. So postings are numbered in the order of their commits, and may depend on the balances."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HOLD, {"organization": organization.pk})
+
+
 def _post(organization_id: int) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(PATIENCE)
         cursor.execute(_LOCK, {"organization": organization_id})
         if not cursor.fetchone()[0]:
             return 0
-        cursor.execute(_TAKE, {"organization": organization_id})
-        hours: list[datetime] = [row[0] for row in cursor.fetchall()]
-        if not hours:
-            return 0
-        # A statement of its own: it must see rollups committed after the hours were queued.
-        cursor.execute(_POST, {"organization": organization_id, "hours": sorted(hours)})
-        made: int = cursor.fetchone()[0]
-    return made
+        return post_pending(cursor, organization_id)
+
+
+def post_pending(cursor: Any, organization_id: int) -> int:
+    """Post what the organization's rollups gained, under its ledger lock; returns the number of postings."""
+    cursor.execute(_TAKE, {"organization": organization_id})
+    hours: list[datetime] = [row[0] for row in cursor.fetchall()]
+    if not hours:
+        return 0
+    # A statement of its own: it must see rollups committed after the hours were queued.
+    cursor.execute(_DUE, {"organization": organization_id, "hours": sorted(hours)})
+    due = cursor.fetchall()
+    if not due:
+        return 0
+    made = {
+        "organization": organization_id,
+        "hours": [row[0] for row in due],
+        "times": [row[3] + 1 for row in due],
+    }
+    cursor.execute(_MAKE, made)
+    postings = dict(cursor.fetchall())
+    money = funds.read(cursor, organization_id)
+    lines = [
+        (postings[hour], line)
+        for hour, charge, cost, _ in due
+        for line in (
+            *money.charge(charge, hour),
+            Line("revenue", None, -charge),
+            Line("provider_cost", None, cost),
+            Line("provider_payable", None, -cost),
+        )
+        if line.amount
+    ]
+    entries = {
+        "organization": organization_id,
+        "postings": [posting for posting, _ in lines],
+        "accounts": [line.account for _, line in lines],
+        "grants": [line.grant_id for _, line in lines],
+        "amounts": [line.amount for _, line in lines],
+    }
+    cursor.execute(_WRITE, entries)
+    return len(due)
 
 
 def balances(organization: Organization) -> dict[str, Decimal]:
@@ -111,4 +154,5 @@ def balances(organization: Organization) -> dict[str, Decimal]:
 
 def balance(organization: Organization) -> Decimal:
     """The money the organization has with us by the ledger, in US dollars; negative: it owes us."""
-    return -balances(organization).get("wallet", Decimal(0))
+    found = balances(organization)
+    return -sum((found.get(account, Decimal(0)) for account in CUSTOMER_ACCOUNTS), Decimal(0))

@@ -111,7 +111,7 @@ WITH rollup AS (
     SELECT organization_id, hour, sum(charge) AS charge, sum(cost) AS cost FROM billing_usagerollup GROUP BY 1, 2
 ), posting AS (
     SELECT t.organization_id, t.usage_hour AS hour,
-        sum(e.amount) FILTER (WHERE e.account = 'wallet') AS charge,
+        -sum(e.amount) FILTER (WHERE e.account = 'revenue') AS charge,
         sum(e.amount) FILTER (WHERE e.account = 'provider_cost') AS cost
     FROM billing_ledgertransaction t JOIN billing_ledgerentry e ON e.transaction_id = t.id
     WHERE t.kind = 'usage' GROUP BY 1, 2
@@ -143,7 +143,7 @@ FROM billing_budget b JOIN tenants_organization o ON o.id = b.organization_id
 CROSS JOIN LATERAL (
     SELECT -coalesce(sum(e.amount), 0) AS amount
     FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
-    WHERE e.organization_id = o.id AND e.account = 'wallet' AND t.kind <> 'usage'
+    WHERE e.organization_id = o.id AND e.account IN ('wallet', 'grants', 'receivable') AND t.kind <> 'usage'
 ) AS received
 CROSS JOIN LATERAL (
     SELECT CASE o.billing WHEN 'postpaid' THEN received.amount + o.credit_limit ELSE received.amount END AS amount
@@ -172,13 +172,38 @@ LEFT JOIN (SELECT budget_id, sum(remaining) AS remaining FROM billing_lease GROU
 WHERE b.held <> coalesce(l.remaining, 0)
 ORDER BY o.slug, b.id
 """
+_BALANCES = """
+WITH summed AS (
+    SELECT organization_id, account, grant_id, currency, sum(amount) AS amount
+    FROM billing_ledgerentry GROUP BY 1, 2, 3, 4
+)
+SELECT o.slug, coalesce(s.account, b.account), coalesce(s.grant_id, b.grant_id), coalesce(s.currency, b.currency),
+    coalesce(s.amount, 0), coalesce(b.balance, 0)
+FROM summed s FULL JOIN billing_accountbalance b ON (b.organization_id, b.account, b.currency)
+        = (s.organization_id, s.account, s.currency) AND coalesce(b.grant_id, 0) = coalesce(s.grant_id, 0)
+JOIN tenants_organization o ON o.id = coalesce(s.organization_id, b.organization_id)
+WHERE coalesce(s.amount, 0) <> coalesce(b.balance, 0)
+ORDER BY 1, 2, 3
+"""
+# A grant was credited once with its amount, and never pays more than that.
+_GRANTS = """
+SELECT o.slug, g.id, g.amount, coalesce(given.amount, 0), coalesce(-b.balance, 0)
+FROM billing_grant g JOIN tenants_organization o ON o.id = g.organization_id
+LEFT JOIN billing_accountbalance b ON b.grant_id = g.id AND b.account = 'grants'
+LEFT JOIN LATERAL (
+    SELECT -sum(amount) AS amount FROM billing_ledgerentry e
+    WHERE e.grant_id = g.id AND e.transaction_id = g.posting_id AND e.account = 'grants'
+) AS given ON true
+WHERE coalesce(given.amount, 0) <> g.amount OR coalesce(b.balance, 0) > 0
+ORDER BY 1, 2
+"""
 _WALLETS_AND_LEDGER = """
 SELECT o.slug, coalesce(used.amount, 0), b.spent
 FROM billing_budget b JOIN tenants_organization o ON o.id = b.organization_id
 LEFT JOIN (
     SELECT e.organization_id, sum(e.amount) AS amount
     FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
-    WHERE e.account = 'wallet' AND t.kind = 'usage' GROUP BY e.organization_id
+    WHERE e.account IN ('wallet', 'grants', 'receivable') AND t.kind = 'usage' GROUP BY e.organization_id
 ) AS used ON used.organization_id = o.id
 WHERE b.quota_id IS NULL AND b.subject = '' AND b.spent <> coalesce(used.amount, 0)
     AND NOT EXISTS (SELECT FROM billing_dirtybucket d WHERE d.organization_id = o.id)
@@ -269,6 +294,16 @@ def _of_ledger(cursor: Any) -> Iterator[Difference]:
     cursor.execute(_UNBALANCED)
     for slug, reference, currency, amount in cursor.fetchall():
         yield Difference(slug, f"ledger sums to zero, {currency}", reference, "0", _figure(amount))
+    cursor.execute(_BALANCES)
+    for slug, account, grant, currency, expected, found in cursor.fetchall():
+        where = f"{account} {currency}" if grant is None else f"{account} {currency} ({grant})"
+        yield Difference(slug, "entries and balance", where, _figure(expected), _figure(found))
+    cursor.execute(_GRANTS)
+    for slug, grant, amount, given, left in cursor.fetchall():
+        if given != amount:
+            yield Difference(slug, "grant and its posting", f"grant {grant}", _figure(amount), _figure(given))
+        if left < 0:
+            yield Difference(slug, "grant overspent", f"grant {grant}", "0 or more", _figure(left))
 
 
 def _of_counters(cursor: Any) -> Iterator[Difference]:

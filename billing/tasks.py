@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django_scopes import scopes_disabled
 
 from billing import ledger, partitions, reconcile, rollups
+from billing.services import grants
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,12 @@ def refresh_rollups() -> None:
 def post_usage() -> None:
     """Post to the ledger what the rollups gained."""
     ledger.post_usage()
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def expire_grants() -> None:
+    """Take back what is left of promotional credit that ended."""
+    grants.expire_grants()
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)

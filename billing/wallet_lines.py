@@ -1,5 +1,6 @@
-"""The lines of an organization's wallet as a bank would print them, each with the balance after it.
+"""The lines of an organization's account as a bank would print them, each with the balance after it.
 
+The account is the wallet, promotional credit and what is owed, taken together.
 A positive amount is money that came to the customer, a negative one what was used or paid back.
 """
 
@@ -16,12 +17,21 @@ from django.db import connection
 from billing.usage_export import CHUNK, CURRENCY, csv_lines, moment
 from tenants.models import Organization
 
-# Kinds of posting that touch the wallet, as people call them.
-KINDS = {"top_up": "Top-up", "usage": "Usage", "adjustment": "Adjustment", "refund": "Refund"}
+# Kinds of posting that touch the customer's accounts, as people call them.
+KINDS = {
+    "top_up": "Top-up",
+    "code": "Code",
+    "grant": "Credit",
+    "usage": "Usage",
+    "adjustment": "Adjustment",
+    "refund": "Refund",
+    "grant_expiry": "Credit expired",
+}
 COLUMNS = (
     "number",
     "posted_at",
     "kind",
+    "account",
     "usage_hour",
     "memo",
     "reference",
@@ -35,10 +45,10 @@ COLUMNS = (
 # is one sum. A line keeps its number, so a page stays what it was while others are posted.
 _PAGE = """
 WITH page AS (
-    SELECT e.id, t.posted_at, t.kind, t.memo, t.reference, t.usage_hour, u.email, -e.amount AS amount
+    SELECT e.id, t.posted_at, t.kind, e.account, t.memo, t.reference, t.usage_hour, u.email, -e.amount AS amount
     FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
     LEFT JOIN tenants_user u ON u.id = t.actor_id
-    WHERE e.organization_id = %(organization)s AND e.account = 'wallet'
+    WHERE e.organization_id = %(organization)s AND e.account IN ('wallet', 'grants', 'receivable')
         AND (%(kind)s = '' OR t.kind = %(kind)s)
         AND (%(start)s::timestamptz IS NULL OR t.posted_at >= %(start)s)
         AND (%(end)s::timestamptz IS NULL OR t.posted_at < %(end)s)
@@ -49,14 +59,15 @@ WITH page AS (
     SELECT min(id) AS first, max(id) AS last FROM page
 ), earlier AS (
     SELECT -coalesce(sum(e.amount), 0) AS balance FROM billing_ledgerentry e
-    WHERE e.organization_id = %(organization)s AND e.account = 'wallet' AND e.id < (SELECT first FROM bounds)
+    WHERE e.organization_id = %(organization)s AND e.account IN ('wallet', 'grants', 'receivable')
+        AND e.id < (SELECT first FROM bounds)
 ), running AS (
     SELECT e.id, (SELECT balance FROM earlier) - sum(e.amount) OVER (ORDER BY e.id) AS balance
     FROM billing_ledgerentry e
-    WHERE e.organization_id = %(organization)s AND e.account = 'wallet'
+    WHERE e.organization_id = %(organization)s AND e.account IN ('wallet', 'grants', 'receivable')
         AND e.id BETWEEN (SELECT first FROM bounds) AND (SELECT last FROM bounds)
 )
-SELECT page.id, posted_at, kind, memo, reference, usage_hour, coalesce(email, ''), amount, balance
+SELECT page.id, posted_at, kind, account, memo, reference, usage_hour, coalesce(email, ''), amount, balance
 FROM page JOIN running USING (id) ORDER BY page.id {order}
 """
 _NEWEST_FIRST, _OLDEST_FIRST = _PAGE.format(order="DESC"), _PAGE.format(order="ASC")
@@ -64,11 +75,13 @@ _NEWEST_FIRST, _OLDEST_FIRST = _PAGE.format(order="DESC"), _PAGE.format(order="A
 
 @dataclass(frozen=True, slots=True)
 class WalletLine:
-    """One posting to the wallet. ``amount`` and ``balance`` (after it) are exact US dollars."""
+    """One entry of the customer's accounts. ``amount`` and ``balance`` (after it) are exact US dollars."""
 
     number: int
     posted_at: datetime
     kind: str
+    # Which of the customer's accounts it moves: wallet, grants or receivable.
+    account: str
     memo: str
     reference: str
     # The hour of UTC that a posting of usage is for.
@@ -130,6 +143,7 @@ def _cells(line: WalletLine) -> list[object]:
         line.number,
         moment(line.posted_at),
         line.kind,
+        line.account,
         None if line.usage_hour is None else moment(line.usage_hour),
         line.memo,
         line.reference,

@@ -6,6 +6,7 @@ service refuses is shown as a message and nothing is saved.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -18,7 +19,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django_scopes import scope
 
+from billing.calendars import midnight
 from billing.models import DeadLetter, LedgerTransaction, Price, ReconcileReport
+from billing.services import grants
 from billing.services import wallet as wallets
 from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
 from routing.services import deployments, groups, providers
@@ -296,8 +299,22 @@ class OrganizationForm(OrganizationModelForm):
     refunded = forms.CharField(
         required=False, max_length=120, help_text="Reference of the top-up that is refunded."
     )
+    credit = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_digits=24,
+        decimal_places=12,
+        help_text="US dollars of promotional credit: spent before paid money, taken back at its end.",
+    )
+    credit_ends = forms.DateField(
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}),
+        help_text="Last day of the credit, by the organization's calendar.",
+    )
     reason = forms.CharField(
-        required=False, max_length=300, help_text="Of the adjustment or refund; the customer reads it."
+        required=False,
+        max_length=300,
+        help_text="Of the adjustment, refund or credit; the customer reads it.",
     )
 
 
@@ -310,7 +327,16 @@ class OrganizationAdmin(Served):
     form = OrganizationForm
     list_display = ("name", "slug", "plan", "billing", "suspended_at")
     search_fields = ("name", "slug")
-    MONEY: ClassVar[tuple[str, ...]] = ("top_up", "adjustment", "refund", "refunded", "reason", "reference")
+    MONEY: ClassVar[tuple[str, ...]] = (
+        "top_up",
+        "adjustment",
+        "refund",
+        "refunded",
+        "credit",
+        "credit_ends",
+        "reason",
+        "reference",
+    )
     fields = ("slug", *NAMES, *TERMS, "first_owner", *MONEY, "suspended_at")
     actions = ("suspend", "resume")
 
@@ -364,6 +390,18 @@ class OrganizationAdmin(Served):
                 organization=organization,
                 top_up=top_up,
                 amount=values["refund"],
+                reason=values["reason"],
+                reference=reference,
+            )
+
+        if values["credit"]:
+            if values["credit_ends"] is None:
+                raise grants.BadExpiry("credit_ends: credit needs a last day.")
+            grants.give_grant(
+                acting_user=by,
+                organization=organization,
+                amount=values["credit"],
+                expires_at=midnight(values["credit_ends"] + timedelta(days=1), organization.time_zone),
                 reason=values["reason"],
                 reference=reference,
             )

@@ -59,7 +59,7 @@ MAKE_QUOTA: LiteralString = """
     ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
 """
 
-# What comes in by top-up or adjustment credits the wallet account, and a credit is negative.
+# What comes in by top-up or adjustment credits the customer's accounts, and a credit is negative.
 MAKE_WALLET: LiteralString = """
     INSERT INTO billing_budget
         (organization_id, quota_id, subject, period_start, period_end, "limit", spent, held, opening)
@@ -72,7 +72,8 @@ MAKE_WALLET: LiteralString = """
         LATERAL (
             SELECT coalesce(-sum(entry.amount), 0) AS amount
             FROM billing_ledgerentry entry JOIN billing_ledgertransaction posted ON posted.id = entry.transaction_id
-            WHERE entry.organization_id = organization.id AND entry.account = 'wallet' AND posted.kind <> 'usage'
+            WHERE entry.organization_id = organization.id AND posted.kind <> 'usage'
+              AND entry.account IN ('wallet', 'grants', 'receivable')
         ) paid,
         LATERAL (
             SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event

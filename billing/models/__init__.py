@@ -1,14 +1,24 @@
 """What it costs. The models stand in files by subject; import them from here."""
 
-from billing.models.ledger import LedgerEntry, LedgerTransaction, ReconcileReport
+from billing.models.ledger import (
+    CUSTOMER_ACCOUNTS,
+    AccountBalance,
+    Grant,
+    LedgerEntry,
+    LedgerTransaction,
+    ReconcileReport,
+)
 from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
 from billing.models.usage import DeadLetter, DirtyBucket, UsageEvent, UsageRollup
 
 __all__ = (
+    "CUSTOMER_ACCOUNTS",
+    "AccountBalance",
     "Budget",
     "DeadLetter",
     "DirtyBucket",
+    "Grant",
     "Lease",
     "LedgerEntry",
     "LedgerTransaction",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Sum
 from django_scopes import scope
 
+from billing import funds, ledger
 from billing.calendars import BEGINNING
-from billing.models import Budget, LedgerEntry, LedgerTransaction, UsageEvent
+from billing.funds import Line
+from billing.models import CUSTOMER_ACCOUNTS, Budget, LedgerEntry, LedgerTransaction, UsageEvent
 from billing.money import plain, rounded
 from tenants.models import Organization, User
 from tenants.services import audit
@@ -41,14 +45,15 @@ class ReferenceUsed(WalletError):
 
 
 def paid_in(organization: Organization) -> Decimal:
-    """US dollars that came into the wallet by other ways than usage: top-ups and adjustments, less refunds."""
+    """US dollars that came in by other ways than usage: top-ups, codes, adjustments and grants, less
+    refunds and what expired."""
     with scope(organization=organization):
         received = (
-            LedgerEntry.objects.filter(account="wallet")
+            LedgerEntry.objects.filter(account__in=CUSTOMER_ACCOUNTS)
             .exclude(transaction__kind="usage")
             .aggregate(total=Sum("amount"))
         )
-    # The wallet is what is owed to the customer, so money that comes in is a credit: negative.
+    # What is owed to the customer: money that comes in is a credit, negative.
     return -(received["total"] or ZERO)
 
 
@@ -86,19 +91,33 @@ def wallet(organization: Organization) -> Budget:
         return rows.get()
 
 
-def _set_limit(organization: Organization) -> Budget:
-    """Bring the wallet's limit up to date, under a lock on its row."""
+def counter(organization: Organization) -> Budget:
+    """The wallet's counter, its row locked: nobody spends or leases while the transaction lasts."""
     found = wallet(organization)
     with scope(organization=organization):
-        locked = Budget.objects.select_for_update(no_key=True).get(pk=found.pk)
+        return Budget.objects.select_for_update(no_key=True).get(pk=found.pk)
+
+
+def unposted(found: Budget) -> Decimal:
+    """US dollars of the wallet ``found`` that are spent and not in the ledger yet, or held for requests
+    under way. The ledger's lock is held."""
+    # Nothing but usage touches this account.
+    used: Decimal = found.spent + found.held
+    return used + ledger.balances(found.organization).get("revenue", ZERO)
+
+
+def _set_limit(organization: Organization) -> Budget:
+    """Bring the wallet's limit up to date, under a lock on its row."""
+    found = counter(organization)
+    with scope(organization=organization):
         limit = spendable(organization)
-        if locked.limit != limit:
-            locked.limit = limit
-            locked.save(update_fields=["limit"])
-    return locked
+        if found.limit != limit:
+            found.limit = limit
+            found.save(update_fields=["limit"])
+    return found
 
 
-def _post(
+def post_money(
     *,
     acting_user: User | None,
     organization: Organization,
@@ -109,9 +128,39 @@ def _post(
     against: str,
     verb: str,
 ) -> LedgerTransaction:
-    """Move the wallet by ``amount`` (positive: the customer gets it) against an account, with its limit.
+    """Move the customer's money by ``amount`` (positive: the customer gets it) against an account, with
+    the wallet's limit and an audit entry.
 
-    The organization's row is locked by the caller. The same reference again returns the first posting.
+    The organization is ``locked`` by the caller. The same reference again returns the first posting.
+    Raises ``WalletError``, ``ReferenceUsed``.
+    """
+    posting, is_new = open_posting(
+        acting_user=acting_user, organization=organization, kind=kind, reference=reference, memo=memo
+    )
+    with scope(organization=organization):
+        if not is_new:
+            before = LedgerEntry.objects.filter(transaction=posting, account__in=CUSTOMER_ACCOUNTS)
+            if before.aggregate(total=Sum("amount"))["total"] != -amount:
+                raise ReferenceUsed(f"The reference {reference!r} was posted with another amount.")
+            return posting
+        with connection.cursor() as cursor:
+            moved = funds.read(cursor, organization.pk).move(amount)
+    close_posting(
+        acting_user=acting_user,
+        posting=posting,
+        lines=[Line(against, None, amount), *moved],
+        verb=verb,
+        detail={"amount": amount, "memo": memo},
+    )
+    return posting
+
+
+def open_posting(
+    *, acting_user: User | None, organization: Organization, kind: str, reference: str, memo: str
+) -> tuple[LedgerTransaction, bool]:
+    """The posting with this reference, and whether it is new and still needs its entries.
+
+    Raises ``WalletError``, and ``ReferenceUsed`` if it is another kind's or organization's.
     """
     if not 0 < len(reference) <= REFERENCE_LENGTH or len(memo) > MEMO_LENGTH:
         raise WalletError(
@@ -126,29 +175,37 @@ def _post(
         posted = LedgerTransaction.objects.filter(reference=reference, kind=kind).first()
         if posted is None:
             raise ReferenceUsed(f"The reference {reference!r} belongs to another posting.")
-        entries = LedgerEntry.objects.filter(transaction=posted, account="wallet")
-        if (before := entries.first()) is not None:
-            if before.amount != -amount:
-                raise ReferenceUsed(f"The reference {reference!r} was posted with another amount.")
-            return posted
+        return posted, not LedgerEntry.objects.filter(transaction=posted).exists()
+
+
+def close_posting(
+    *,
+    acting_user: User | None,
+    posting: LedgerTransaction,
+    lines: Sequence[Line],
+    verb: str,
+    detail: dict[str, Any],
+) -> None:
+    """Give a new posting its entries, move the wallet's limit, and write the audit entry."""
+    organization = posting.organization
+    with scope(organization=organization):
         LedgerEntry.objects.bulk_create(
-            [
-                LedgerEntry(transaction=posted, organization=organization, account=against, amount=amount),
-                LedgerEntry(transaction=posted, organization=organization, account="wallet", amount=-amount),
-            ]
+            LedgerEntry(
+                transaction=posting,
+                organization=organization,
+                account=line.account,
+                grant_id=line.grant_id,
+                amount=line.amount,
+            )
+            for line in lines
         )
         _set_limit(organization)
         audit.record(
-            acting_user=acting_user,
-            verb=verb,
-            target=posted,
-            organization=organization,
-            detail={"amount": amount, "memo": memo},
+            acting_user=acting_user, verb=verb, target=posting, organization=organization, detail=detail
         )
-    return posted
 
 
-def _check_amount(amount: Decimal) -> None:
+def check_amount(amount: Decimal) -> None:
     if not amount.is_finite() or not ZERO < amount < LARGEST or rounded(amount) != amount:
         raise BadAmount("An amount is more than 0 US dollars, with at most twelve decimal places.")
 
@@ -167,10 +224,10 @@ def top_up(
     Posting the same ``reference`` again returns the first posting and changes nothing. Raises
     ``BadAmount``, and ``ReferenceUsed`` if that posting was another amount or organization's.
     """
-    _check_amount(amount)
-    return _post(
+    check_amount(amount)
+    return post_money(
         acting_user=acting_user,
-        organization=_locked(organization),
+        organization=locked(organization),
         kind="top_up",
         reference=reference,
         memo=memo,
@@ -190,11 +247,11 @@ def adjust(
     refused until it is above. Posting the same ``reference`` again returns the first posting. Raises
     ``BadAmount``, ``ReasonMissing``, ``ReferenceUsed``.
     """
-    _check_amount(abs(amount))
-    _check_reason(acting_user, reason)
-    return _post(
+    check_amount(abs(amount))
+    check_reason(acting_user, reason)
+    return post_money(
         acting_user=acting_user,
-        organization=_locked(organization),
+        organization=locked(organization),
         kind="adjustment",
         reference=reference,
         memo=reason.strip(),
@@ -221,29 +278,29 @@ def refund(
     for the same top-up again returns the first posting. Raises ``BadAmount``, ``NotRefundable``,
     ``ReasonMissing``, ``ReferenceUsed``.
     """
-    _check_amount(amount)
-    _check_reason(acting_user, reason)
+    check_amount(amount)
+    check_reason(acting_user, reason)
     if not reference:
         raise WalletError("A refund needs a reference.")
-    owner = _locked(organization)
+    owner = locked(organization)
     if top_up.organization_id != owner.pk or top_up.kind != "top_up":
         raise NotRefundable("Only a top-up of the same organization can be refunded.")
     # The top-up stands in the reference, so that its refunds can be found.
     of_this = f"refund:{top_up.pk}:"
     with scope(organization=owner):
         refunds = LedgerEntry.objects.filter(
-            account="wallet", transaction__kind="refund", transaction__reference__startswith=of_this
+            account="cash", transaction__kind="refund", transaction__reference__startswith=of_this
         )
         if not refunds.filter(transaction__reference=of_this + reference).exists():
-            paid = LedgerEntry.objects.filter(transaction=top_up, account="wallet").aggregate(
+            paid = LedgerEntry.objects.filter(transaction=top_up, account="cash").aggregate(
                 total=Sum("amount")
             )
             back = refunds.aggregate(total=Sum("amount"))
-            left = -(paid["total"] or ZERO) - (back["total"] or ZERO)
+            left = (paid["total"] or ZERO) + (back["total"] or ZERO)
             if amount > left:
                 raise NotRefundable(f"Of this top-up, {plain(left)} US dollars are left to refund.")
             _check_unspent(owner, amount)
-    return _post(
+    return post_money(
         acting_user=acting_user,
         organization=owner,
         kind="refund",
@@ -255,22 +312,29 @@ def refund(
     )
 
 
-def _locked(organization: Organization) -> Organization:
-    """The organization's row, locked: one posting by hand at a time."""
-    return Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+def locked(organization: Organization) -> Organization:
+    """The organization's row, locked, and with it the ledger: one posting at a time."""
+    found = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+    ledger.lock(found)
+    return found
 
 
-def _check_reason(acting_user: User | None, reason: str) -> None:
+def check_reason(acting_user: User | None, reason: str) -> None:
     if acting_user is None or not reason.strip():
         raise ReasonMissing("An adjustment or a refund needs a person and a reason.")
 
 
 def _check_unspent(organization: Organization, amount: Decimal) -> None:
-    """Raise ``NotRefundable`` if a prepaid wallet has less than ``amount``; its counter stays locked."""
+    """Raise ``NotRefundable`` if a prepaid organization has less than ``amount`` of money it paid; its
+    counter stays locked."""
     if organization.billing != "prepaid":
         return
-    locked = Budget.objects.select_for_update(no_key=True).get(pk=wallet(organization).pk)
-    unspent = (locked.limit or ZERO) - locked.spent - locked.held
+    found = counter(organization)
+    with connection.cursor() as cursor:
+        money = funds.read(cursor, organization.pk)
+    # What is used and not posted yet, or under way, is paid from grants first; those are not paid back.
+    given = max(sum((grant.left for grant in money.grants), ZERO) - unposted(found), ZERO)
+    unspent = (found.limit or ZERO) - found.spent - found.held - given
     if amount > unspent:
         raise NotRefundable(f"The wallet has {plain(max(unspent, ZERO))} US dollars that are not spent.")
 
@@ -283,8 +347,8 @@ def set_terms(
 
     The wallet's limit moves in the same transaction. Raises ``BadTerms``, ``InvalidRow``.
     """
-    locked = change_terms(
+    changed = change_terms(
         acting_user=acting_user, organization=organization, billing=billing, credit_limit=credit_limit
     )
-    _set_limit(locked)
-    return locked
+    _set_limit(changed)
+    return changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.http import HttpResponse, StreamingHttpResponse
@@ -14,7 +14,7 @@ from django.urls import path
 
 from billing import ledger
 from billing.access import local_range
-from billing.models import Budget, ReconcileReport
+from billing.models import AccountBalance, Budget, ReconcileReport
 from billing.services.wallet import paid_in
 from billing.usage_export import CONTENT_TYPES
 from billing.wallet_lines import KINDS, Selection, streamed_lines, wallet_lines
@@ -71,6 +71,16 @@ def asked_for(parameters: Mapping[str, str], organization: Organization) -> Aske
     return Asked(kind, first, last, Selection(kind, start if first else None, end if last else None))
 
 
+def open_credits() -> list[dict[str, Any]]:
+    """The grants of the organization entered that have something left, the first to end first."""
+    found = AccountBalance.objects.filter(account="grants", balance__lt=0).select_related("grant__posting")
+    return [
+        {"grant": each.grant, "left": -each.balance, "memo": each.grant.posting.memo}
+        for each in found.order_by("grant__expires_at", "grant_id")
+        if each.grant is not None
+    ]
+
+
 @requires(Permission.VIEW_MONEY)
 def page(request: TenantRequest) -> HttpResponse:
     """``/o/<organization>/ledger/``, newest first. ``?before=`` takes the last number of the page before it."""
@@ -98,6 +108,7 @@ def page(request: TenantRequest) -> HttpResponse:
             if wallet is None or wallet.limit is None
             else wallet.limit - wallet.spent - wallet.held,
             "wallet": wallet,
+            "credits": open_credits(),
             "lines": lines,
             "older": lines[-1].number if len(found) > PAGE else None,
             "before": before,

@@ -18,6 +18,7 @@ from billing import ledger, partitions, reconcile, rollups
 from billing.calendars import period_bounds
 from billing.models import Budget, Lease, Quota
 from billing.money import rounded
+from billing.services.grants import give_grant
 from billing.services.prices import set_price
 from billing.services.quotas import set_quota
 from billing.services.wallet import adjust, refund, top_up, wallet
@@ -364,6 +365,14 @@ def make_sample() -> Sample:
         amount=Decimal(20),
         reason="Half of the second payment returned",
         reference="bank-77",
+    )
+    give_grant(
+        acting_user=operator,
+        organization=acme,
+        amount=Decimal(15),
+        expires_at=datetime.now(UTC) + timedelta(days=30),
+        reason="Welcome to the new models",
+        reference="promo-2026-11",
     )
     reconcile.record(reconcile.compare())
     return Sample(

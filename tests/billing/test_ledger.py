@@ -74,7 +74,7 @@ def test_an_hours_usage_is_one_posting_of_four_lines(books: Books) -> None:
         (
             f"usage:{books.organization.id}:{NOON:%Y-%m-%d}T12Z:1",
             {
-                "wallet": Decimal("0.30"),
+                "receivable": Decimal("0.30"),
                 "revenue": Decimal("-0.30"),
                 "provider_cost": Decimal("0.18"),
                 "provider_payable": Decimal("-0.18"),
@@ -90,9 +90,9 @@ def test_a_late_event_is_posted_as_a_difference(books: Books) -> None:
     assert use(books, "b", "0.05", "0.01") == 1
     (first, _), (second, lines) = postings(books)
     assert (first[-2:], second[-2:]) == (":1", ":2")
-    assert lines["wallet"] == Decimal("0.05")
+    assert lines["receivable"] == Decimal("0.05")
     assert ledger.balances(books.organization) == {
-        "wallet": Decimal("0.15"),
+        "receivable": Decimal("0.15"),
         "revenue": Decimal("-0.15"),
         "provider_cost": Decimal("0.09"),
         "provider_payable": Decimal("-0.09"),

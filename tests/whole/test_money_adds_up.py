@@ -106,7 +106,7 @@ def test_report_csv_export_and_ledger_show_the_sum_worked_out_by_hand(stack: Sta
         assert report.totals.requests == 500
         assert {row.label: row.sums.charge for row in report.rows} == by_person
         ledger = balances(organization)
-        assert ledger["wallet"] == expected
+        assert ledger["receivable"] == expected
         assert ledger["revenue"] == -expected
 
     days = {
