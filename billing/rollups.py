@@ -30,13 +30,22 @@ _CLEAR = "DELETE FROM billing_usagerollup WHERE organization_id = %(organization
 _SUM = """
 INSERT INTO billing_usagerollup (
     hour, organization_id, team_id, member_id, key_id, end_user, model_group, deployment, requests, errors,
-    input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost, charge
+    input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost, charge,
+    quantities
 )
 SELECT
     %(hour)s, organization_id, team_id, member_id, key_id, end_user, model_group, deployment,
     count(*), count(*) FILTER (WHERE status >= 400),
     sum(input_tokens), sum(cached_input_tokens), sum(cache_write_tokens), sum(output_tokens),
-    sum(reasoning_tokens), sum(cost), sum(charge)
+    sum(reasoning_tokens), sum(cost), sum(charge),
+    (
+        SELECT coalesce(jsonb_object_agg(key, trim_scale(total)::text), '{}')
+        FROM (
+            SELECT key, sum(value::numeric) AS total
+            FROM unnest(array_agg(quantities) FILTER (WHERE quantities <> '{}')) AS rare, jsonb_each_text(rare)
+            GROUP BY key
+        ) AS by_class
+    )
 FROM billing_usageevent
 WHERE organization_id = %(organization)s
     AND started_at >= %(hour)s AND started_at < %(hour)s + interval '1 hour'

@@ -6,6 +6,7 @@ Raw SQL on a psycopg connection of its own: the shipper lives outside Django's r
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import psycopg
 
 from billing import partitions
 from billing.money import EXACT
+from billing.token_usage import QUANTITIES
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -28,14 +30,17 @@ REFUSALS = (psycopg.DataError, psycopg.IntegrityError)
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=1)
 
+# An amount among the quantities.
+_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 # Labels are cut to their columns and may be absent, since a charge matters more than the end of a
 # name. Identities, counts and money must be right as they are.
 _INSERT: LiteralString = """
 INSERT INTO billing_usageevent (
     request_id, started_at, ended_at, organization_id, team_id, key_id, member_id, end_user, model_group,
     deployment, provider, provider_model, endpoint, streamed, status, end_reason, error_code, attempts,
-    input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, usage_source,
-    cost, charge, cost_price_id, charge_price_id, markup, budget_ids, first_token_ms, duration_ms, tags
+    input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, quantities,
+    usage_source, cost, charge, cost_price_id, charge_price_id, markup, budget_ids, first_token_ms, duration_ms,
+    tags
 )
 SELECT
     request_id, started_at, ended_at, organization_id, team_id, key_id, member_id,
@@ -43,15 +48,15 @@ SELECT
     coalesce(left(deployment, 100), ''), coalesce(left(provider, 100), ''),
     coalesce(left(provider_model, 200), ''), coalesce(left(endpoint, 40), ''), streamed, status, end_reason,
     coalesce(left(error_code, 64), ''), coalesce(attempts, '[]'),
-    input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, usage_source,
-    cost, charge, cost_price_id, charge_price_id, coalesce(markup, 0), ARRAY(SELECT DISTINCT unnest(budget_ids) ORDER BY 1),
-    first_token_ms, duration_ms, coalesce(tags, '{}')
+    input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+    coalesce(quantities, '{}'), usage_source, cost, charge, cost_price_id, charge_price_id, coalesce(markup, 0),
+    ARRAY(SELECT DISTINCT unnest(budget_ids) ORDER BY 1), first_token_ms, duration_ms, coalesce(tags, '{}')
 FROM jsonb_to_recordset(%(records)s::jsonb) AS r(
     request_id text, started_at timestamptz, ended_at timestamptz, organization_id bigint, team_id bigint,
     key_id bigint, member_id bigint, end_user text, model_group text, deployment text, provider text,
     provider_model text, endpoint text, streamed boolean, status smallint, end_reason text, error_code text,
     attempts jsonb, input_tokens bigint, cached_input_tokens bigint, cache_write_tokens bigint,
-    output_tokens bigint, reasoning_tokens bigint, usage_source text, cost numeric, charge numeric,
+    output_tokens bigint, reasoning_tokens bigint, quantities jsonb, usage_source text, cost numeric, charge numeric,
     cost_price_id bigint, charge_price_id bigint, markup numeric, budget_ids bigint[], first_token_ms integer,
     duration_ms integer, tags jsonb
 )
@@ -219,10 +224,20 @@ def _start(record: dict[str, Any]) -> datetime:
 
 
 def _storable(ended: Ended) -> bytes:
-    """The record's JSON without the one character that PostgreSQL's text cannot hold."""
+    """The record's JSON without the one character that PostgreSQL's text cannot hold. Refuses quantities
+    that could not be added up, since they would stop the sums of their whole hour."""
+    if quantities := ended.record.get("quantities"):
+        _check_quantities(quantities)
     if b"\\u0000" not in ended.raw:
         return ended.raw
     return orjson.dumps(_without_nul(ended.record))
+
+
+def _check_quantities(quantities: object) -> None:
+    if not isinstance(quantities, dict) or not set(quantities) <= set(QUANTITIES):
+        raise ImpossibleRecord("quantities holds a class that does not exist.")
+    if not all(isinstance(amount, str) and _AMOUNT.fullmatch(amount) for amount in quantities.values()):
+        raise ImpossibleRecord("quantities holds something that is no decimal.")
 
 
 def _without_nul(value: Any) -> Any:

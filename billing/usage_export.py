@@ -49,6 +49,7 @@ COLUMNS = (
     "currency",
     "first_token_ms",
     "duration_ms",
+    "quantities",
     "tags",
 )
 CURRENCY = "USD"
@@ -102,6 +103,7 @@ def usage_row(
         "currency": CURRENCY,
         "first_token_ms": event.first_token_ms,
         "duration_ms": event.duration_ms,
+        "quantities": event.quantities,
         "tags": event.tags,
     }
 

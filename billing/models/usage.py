@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models import Value
 from django.db.models.functions import Now
 
 from billing.money import money_field
@@ -51,6 +52,9 @@ class UsageEvent(models.Model):
     cache_write_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     reasoning_tokens = models.BigIntegerField(default=0)
+    # Rarer classes, none of them within the counts above: {class: exact decimal as a string}, see
+    # billing.token_usage.QUANTITIES.
+    quantities = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
     # reported, counted, estimated or none.
     usage_source = models.CharField(max_length=10)
     cost = money_field()
@@ -89,6 +93,8 @@ class UsageRollup(models.Model):
     cache_write_tokens = models.BigIntegerField()
     output_tokens = models.BigIntegerField()
     reasoning_tokens = models.BigIntegerField()
+    # The sums of the events' quantities, as they have them.
+    quantities = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
     cost = money_field()
     charge = money_field()
 

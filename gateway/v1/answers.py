@@ -100,7 +100,6 @@ def usage_shown(usage: dict[str, Any]) -> dict[str, Any]:
     read = from_openai(usage)
     if read is None:
         return usage
-    prompt = read.input + read.cached_input + read.cache_write
     shown = {name: value for name, value in usage.items() if "cost" not in name and name != "is_byok"}
     details = {
         "prompt_tokens_details": ("cached_tokens", read.cached_input),
@@ -111,9 +110,9 @@ def usage_shown(usage: dict[str, Any]) -> dict[str, Any]:
         shown[name] = {**(given if isinstance(given, dict) else {}), member: count}
     return {
         **shown,
-        "prompt_tokens": prompt,
-        "completion_tokens": read.output,
-        "total_tokens": prompt + read.output,
+        "prompt_tokens": read.prompt,
+        "completion_tokens": read.completion,
+        "total_tokens": read.total,
     }
 
 

@@ -57,6 +57,8 @@ class Journal:
             first_token_ms=exchange.first_token_ms,
             duration_ms=exchange.elapsed_ms(),
         )
+        if usage.quantities:
+            record["quantities"] = {name: f"{amount:f}" for name, amount in usage.quantities.items()}
         try:
             self._writer.end(record)
         except JournalFull:

@@ -45,6 +45,20 @@ def test_an_hour_is_summed_by_what_reports_ask_for(books: Books) -> None:
     assert books.marks() == set()
 
 
+def test_rarer_quantities_are_summed_by_class(books: Books) -> None:
+    books.ship(
+        books.end("a", quantities={"audio_input": "7", "seconds": "1.125"}),
+        books.end("b", quantities={"seconds": "0.875", "images": "2"}),
+        books.end("c"),
+        books.end("d", model_group="embed"),
+    )
+    rollups.refresh()
+    assert [(row.model_group, row.quantities) for row in books.rollups()] == [
+        ("chat", {"audio_input": "7", "seconds": "2", "images": "2"}),
+        ("embed", {}),
+    ]
+
+
 def test_an_hour_ends_before_the_next_begins(books: Books) -> None:
     books.ship(
         books.end("a", started_at=stamp(NOON + HOUR - timedelta(microseconds=1))),

@@ -217,6 +217,9 @@ def test_a_month_without_partition_gets_one(tmp_path: Path, books: Books, writer
         ({"started_at": "yesterday"}, "started_at is missing or no time."),
         ({"started_at": "2021-02-28T23:59:59"}, "started_at has no time zone."),
         ({"started_at": "2999-01-01T00:00:00Z"}, "started_at is in the future or before 2020."),
+        ({"quantities": {"smells": "1"}}, "quantities holds a class that does not exist."),
+        ({"quantities": {"seconds": "-1"}}, "quantities holds something that is no decimal."),
+        ({"quantities": {"seconds": 1.5}}, "quantities holds something that is no decimal."),
         ({"t": "middle"}, "Neither a begin nor an end of a request."),
     ],
 )

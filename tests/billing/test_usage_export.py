@@ -49,7 +49,7 @@ def test_the_columns_are_those_of_the_design() -> None:
         "request_id, started_at, ended_at, organization, team, key, member, end_user, model_group, "
         "deployment, provider, provider_model, endpoint, streamed, status, end_reason, attempts, "
         "input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, "
-        "usage_source, cost, charge, currency, first_token_ms, duration_ms, tags"
+        "usage_source, cost, charge, currency, first_token_ms, duration_ms, quantities, tags"
     )
 
 
@@ -57,7 +57,8 @@ def test_a_row_of_csv_byte_by_byte(acme: Tenant) -> None:
     event(
         acme.backend, "2026-03-01T10:00:00.000005", "req-1", "0.000000000004", streamed=True, end_user="u1",
         attempts=[{"deployment": "gpt-small", "status": 200}], input_tokens=12, cached_input_tokens=3,
-        cache_write_tokens=2, output_tokens=5, reasoning_tokens=4, first_token_ms=80, tags={"env": "prod"},
+        cache_write_tokens=2, output_tokens=5, reasoning_tokens=4, first_token_ms=80,
+        quantities={"audio_input": "7", "seconds": "1.5"}, tags={"env": "prod"},
     )  # fmt: skip
     assert (
         exported(acme, "csv")
@@ -66,7 +67,7 @@ def test_a_row_of_csv_byte_by_byte(acme: Tenant) -> None:
             "req-1,2026-03-01T10:00:00.000005Z,2026-03-01T10:00:01.500005Z,acme,search,backend,"
             "ann@acme.example,u1,fast,gpt-small,openai,gpt-5.4-mini,chat.completions,true,200,completed,"
             '"[{""status"":200,""deployment"":""gpt-small""}]",12,3,2,5,4,reported,'
-            '0.000000000002,0.000000000004,USD,80,1500,"{""env"":""prod""}"\r\n'
+            '0.000000000002,0.000000000004,USD,80,1500,"{""seconds"":""1.5"",""audio_input"":""7""}","{""env"":""prod""}"\r\n'
         ).encode()
     )
 

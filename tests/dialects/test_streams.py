@@ -115,7 +115,7 @@ def test_the_usage_is_the_last_one_and_is_counted_once(replay: Replay) -> None:
     assert scanner.usage is not None
     read = from_openai(scanner.usage)
     assert read is not None
-    assert (read.input + read.cached_input + read.cache_write, read.output) == replay.usage
+    assert (read.prompt, read.completion) == replay.usage
     shown = chunks(scanner.closing(identity(sent), scanner.usage).removesuffix(b"data: [DONE]\n\n"))[0][
         "usage"
     ]
