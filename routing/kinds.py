@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Kind:
     """How a kind of provider is reached.
 
-    ``base_url`` is the root of its OpenAI-compatible API, empty where each customer has an own one.
+    ``base_url`` is the root of its API, empty where each customer has an own one.
     ``auth_header`` carries the credential, after ``auth_prefix``.
     """
 
@@ -21,8 +21,7 @@ class Kind:
     needs_credential: bool = True
 
 
-# Addresses as the providers document them. Anthropic and Gemini are reached through the
-# OpenAI-compatible endpoints that they publish.
+# Addresses as the providers document them.
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -41,7 +40,13 @@ KINDS: dict[str, Kind] = {
         Kind("xai", "xAI", "https://api.x.ai/v1"),
         Kind("openrouter", "OpenRouter", "https://openrouter.ai/api/v1"),
         Kind("gemini", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta/openai"),
-        Kind("anthropic", "Anthropic", "https://api.anthropic.com/v1"),
+        Kind(
+            "anthropic",
+            "Anthropic",
+            "https://api.anthropic.com/v1",
+            auth_header="x-api-key",
+            auth_prefix="",
+        ),
         Kind("vllm", "vLLM", needs_credential=False),
         Kind("sglang", "SGLang", needs_credential=False),
         Kind("ollama", "Ollama", "http://127.0.0.1:11434/v1", needs_credential=False),

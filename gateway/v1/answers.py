@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from billing.token_usage import TokenUsage, from_openai
-from routing.dialects import Dialect, FailedFinish, fault_of
+from routing.dialects import Dialect, FailedFinish, StreamFault, fault_of
 
 
 class BadAnswer(Exception):
@@ -49,7 +49,7 @@ def chat_answer(
 
     Raises BadAnswer, and ErrorAnswer where the provider reports an error with status 200.
     """
-    answer = _decode(raw)
+    answer = _decode(raw, "chat.completions", speaks)
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BadAnswer("It has no choices.")
@@ -123,7 +123,7 @@ def embedding_answer(
     encoded (little-endian float32): openai-node 6 reads an array as an empty vector. ``model`` stands
     in where the provider names none. Raises BadAnswer, and ErrorAnswer as ``chat_answer`` does.
     """
-    answer = _decode(raw)
+    answer = _decode(raw, "embeddings", speaks)
     data = answer.get("data")
     if not isinstance(data, list):
         raise BadAnswer("It has no data.")
@@ -158,7 +158,7 @@ READERS: dict[str, Callable[..., PlainAnswer]] = {
 }
 
 
-def _decode(raw: bytes) -> dict[str, Any]:
+def _decode(raw: bytes, endpoint: str, speaks: Dialect | None) -> dict[str, Any]:
     try:
         answer = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -168,7 +168,12 @@ def _decode(raw: bytes) -> dict[str, Any]:
         raise ErrorAnswer(error)
     if not isinstance(answer, dict):
         raise BadAnswer("It is not a JSON object.")
-    return answer
+    if speaks is None or speaks.clean:
+        return answer
+    try:
+        return speaks.openai_answer(endpoint, answer)
+    except StreamFault as fault:
+        raise ErrorAnswer(fault.error) from None
 
 
 def _fill(holder: dict[str, Any], **members: Any) -> bool:

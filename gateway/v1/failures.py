@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.v1.errors import NO_RETRY, ProviderFailed, ProviderTimeout, V1Error
+from gateway.v1.errors import NO_RETRY, ProviderFailed, ProviderRefused, ProviderTimeout, V1Error
 from gateway.v1.refusals import Refusal, read_refusal
 from gateway.v1.stream import StreamScanner
 from gateway.v1.upstream import ConnectFailed, UpstreamError, UpstreamTimeout
@@ -58,6 +58,19 @@ def failed(error: UpstreamError) -> AttemptFailed:
 def refused(refusal: Refusal) -> AttemptFailed:
     """The provider answered with an error."""
     return AttemptFailed(refusal.reason, refusal.error, moves_on=refusal.moves_on)
+
+
+def unsupported(param: str, provider: str) -> AttemptFailed:
+    """The request asks for what this provider cannot do; it was not sent there."""
+    return AttemptFailed(
+        "unsupported",
+        ProviderRefused(
+            f"Unsupported parameter: '{param}' is not supported by {provider}.",
+            code="unsupported_parameter",
+            param=param,
+            headers=NO_RETRY,
+        ),
+    )
 
 
 def broken(error: UpstreamError) -> BrokenStream:

@@ -22,6 +22,7 @@ from gateway.v1.failures import (
     incomplete,
     read_reported,
     refused,
+    unsupported,
 )
 from gateway.v1.pulse import Pulse
 from gateway.v1.refusals import read_refusal
@@ -29,7 +30,7 @@ from gateway.v1.repairing import scanner_for
 from gateway.v1.stream import StreamScanner, error_event, has_content, identity
 from gateway.v1.turns import Turn, Turns, idle_wait, retry_after_of
 from gateway.v1.upstream import Answer, Upstream, UpstreamError
-from routing.dialects import Dialect, dialect
+from routing.dialects import CannotCarry, Dialect, dialect
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # How long to wait, in seconds, for a provider to close its stream after [DONE], so that the
@@ -108,10 +109,14 @@ class Relay:
         attempt = Attempt(deployment.name, provider.name, exchange.elapsed_ms(), visit=turn.visit)
         exchange.attempts.append(attempt)
         speaks = dialect(provider.kind.name)
-        payload, dropped = speaks.body(deployment, facts.body, stream=facts.stream)
+        try:
+            payload, dropped = speaks.body(deployment, facts.body, stream=facts.stream)
+        except CannotCarry as error:
+            attempt.reason = "unsupported"
+            raise unsupported(error.param, provider.kind.label) from None
         secret = provider.secrets[turn.visit.credential] if provider.secrets else ""
         answer = self._upstream.post(
-            speaks.url(deployment, exchange.endpoint),
+            speaks.url(deployment, exchange.endpoint, stream=facts.stream),
             speaks.headers(secret, exchange.request_id),
             payload,
             connect_timeout=provider.connect_timeout,

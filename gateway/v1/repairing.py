@@ -39,10 +39,20 @@ class RepairingScanner(StreamScanner):
         except StreamFault as fault:
             self._fail(fault.error)
             return None
-        return self._written(repaired)
+        self.done = self._speaks.ends(chunk)
+        written = self._written(repaired)
+        if self._state.partial and self.usage is not None:
+            # The prompt is counted, the answer not yet: if the stream breaks here, it is estimated.
+            self.usage["completion_tokens"] = max(
+                self.usage["completion_tokens"], self.estimated_output_tokens
+            )
+        return written
+
+    def _fault(self, chunk: Any) -> dict[str, Any] | None:
+        return self._speaks.fault(chunk)
 
     def _take_usage(self, chunk: dict[str, Any]) -> None:
-        self.usage = self._speaks.read_usage(chunk) or self.usage
+        self.usage = self._speaks.stream_usage(self._state, chunk) or self.usage
 
     def _at_done(self) -> bytes | None:
         return self._written(self._speaks.end_stream(self._state))

@@ -145,7 +145,7 @@ class StreamScanner:
         except orjson.JSONDecodeError:
             self._fail({"message": "The provider sent an event that is not JSON."})
             return None
-        error = fault_of(chunk)
+        error = self._fault(chunk)
         if error is None and _ERROR_NAME.search(event):
             error = chunk if isinstance(chunk, dict) else {"message": str(chunk)}
         if error is not None:
@@ -166,6 +166,10 @@ class StreamScanner:
             return None
         # Fields without data (event:, id:, retry:) crash SDKs; comments are harmless.
         return b": keep-alive\n\n" if event.startswith(b":") else None
+
+    def _fault(self, chunk: Any) -> dict[str, Any] | None:
+        """The error that an event's data reports; None if it is none."""
+        return fault_of(chunk)
 
     def _fail(self, error: dict[str, Any]) -> None:
         self.error = error

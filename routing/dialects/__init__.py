@@ -1,10 +1,12 @@
 """How each kind of provider wants to be spoken to, and how its answers become OpenAI's.
 
-One small module a kind that differs. Every kind is reached through its OpenAI-compatible endpoint.
+One small module a kind that differs. Anthropic and Gemini are reached through their own APIs, all others
+through an OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
 
+from routing.dialects.anthropic import Anthropic
 from routing.dialects.base import Dialect, OldBound, Repaired
 from routing.dialects.chunks import StreamFault, StreamState, fault_of
 from routing.dialects.deepseek import DeepSeek
@@ -17,6 +19,7 @@ from routing.dialects.mistral import Mistral
 from routing.dialects.moonshot import Moonshot
 from routing.dialects.openai import Azure, OpenAI
 from routing.dialects.qwen import Qwen
+from routing.dialects.unsupported import CannotCarry
 from routing.dialects.xai import XAI
 from routing.kinds import KINDS
 
@@ -33,6 +36,7 @@ _CLASSES: dict[str, type[Dialect]] = {
     "groq": Groq,
     "fireworks": Fireworks,
     "xai": XAI,
+    "anthropic": Anthropic,
     "ollama": Ollama,
     "lmstudio": LMStudio,
     "simulator": Dialect,
@@ -46,4 +50,4 @@ def dialect(kind: str) -> Dialect:
     return _DIALECTS[kind]
 
 
-__all__ = ("Dialect", "FailedFinish", "StreamFault", "StreamState", "dialect", "fault_of")
+__all__ = ("CannotCarry", "Dialect", "FailedFinish", "StreamFault", "StreamState", "dialect", "fault_of")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import orjson
 
 from routing.dialects import chunks, completions
-from routing.dialects.chunks import StreamState
+from routing.dialects.chunks import StreamState, fault_of
 from routing.dialects.demands import Demands, meet, no_tools
 from routing.dialects.usage import find_usage
 from routing.kinds import Kind
@@ -29,7 +29,7 @@ class Dialect:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
 
-    def url(self, deployment: DeploymentSpec, endpoint: str) -> str:
+    def url(self, deployment: DeploymentSpec, endpoint: str, *, stream: bool = False) -> str:  # noqa: ARG002  # for overriding
         """The full address of ``endpoint`` at the deployment's provider."""
         return deployment.provider.base_url + PATHS[endpoint]
 
@@ -44,7 +44,7 @@ class Dialect:
         self, deployment: DeploymentSpec, body: Mapping[str, Any], *, stream: bool
     ) -> tuple[bytes, list[str]]:
         """The client's body for this deployment, and the names of parameters that it could not carry
-        unchanged. The model has the provider's name, and usage is always asked for."""
+        unchanged. The model has the provider's name, and usage is always asked for. Raises CannotCarry."""
         changed = {**body, "model": deployment.model}
         if stream:
             changed["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
@@ -61,6 +61,23 @@ class Dialect:
     def read_usage(self, holder: Mapping[str, Any]) -> dict[str, Any] | None:
         """The usage object of a chunk or an answer, in OpenAI's spelling; None if it has none."""
         return find_usage(holder)
+
+    def stream_usage(self, state: StreamState, chunk: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002  # for overriding
+        """The usage that a stream has told with this chunk, in OpenAI's spelling; None if it tells none.
+        A dialect that is told by and by keeps in ``state`` what came."""
+        return self.read_usage(chunk)
+
+    def fault(self, event: Any) -> dict[str, Any] | None:
+        """The error that an event of a stream reports, as an object; None if it is no error."""
+        return fault_of(event)
+
+    def ends(self, event: Mapping[str, Any]) -> bool:  # noqa: ARG002  # for overriding
+        """Whether an event is the last one of its stream, where no ``[DONE]`` follows."""
+        return False
+
+    def openai_answer(self, endpoint: str, answer: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # for overriding
+        """A plain answer in OpenAI's shape, still to be repaired. Raises StreamFault for an error."""
+        return answer
 
     def repair_chunk(self, state: StreamState, chunk: dict[str, Any]) -> list[dict[str, Any]]:  # noqa: ARG002  # for overriding
         """The chunks that the client gets for one of the provider's. Raises StreamFault."""

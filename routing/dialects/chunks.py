@@ -53,6 +53,11 @@ class StreamState:
     created: int = 0
     named: bool = False
     choices: dict[int, ChoiceState] = field(default_factory=dict)
+    # Of a native API: its content blocks by index, as (kind, number within the kind), and its counts.
+    blocks: dict[int, tuple[str, int]] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    # The usage told so far does not count the answer yet.
+    partial: bool = False
 
     def choice(self, index: int) -> ChoiceState:
         """The state of a choice, made when it is first met."""

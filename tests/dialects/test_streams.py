@@ -15,7 +15,8 @@ from billing.token_usage import from_openai
 from gateway.v1.repairing import RepairingScanner
 from gateway.v1.stream import identity
 from routing.dialects import StreamState, dialect
-from tests.dialects.corpus import REPLAYS, Replay
+from tests.dialects.corpus import REPLAYS
+from tests.dialects.shapes import Replay
 
 PLAIN_REASONS = {None, "stop", "length", "tool_calls", "content_filter"}
 

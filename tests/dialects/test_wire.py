@@ -13,8 +13,9 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from routing.models import GroupDeployment, ModelGroup, Provider
 from tests.conftest import COPIES, committing
-from tests.dialects.corpus import REPLAYS, Replay, lines
+from tests.dialects.corpus import REPLAYS
 from tests.dialects.player import Player, Recording, running_player
+from tests.dialects.shapes import Replay, lines
 from tests.stack import Stack, Tenant
 from tests.v1.conftest import events, tenant
 from tests.v1.test_errors import wait_for_model
