@@ -28,27 +28,32 @@ class BudgetRow(NamedTuple):
     held: Decimal
 
 
-FIND: LiteralString = """
-    SELECT id, "limit", spent, held FROM billing_budget
+# A temporary increase ends by PostgreSQL's clock, for all workers at once.
+LIMIT: LiteralString = 'CASE WHEN raised_until > now() THEN raised_to ELSE "limit" END'
+FIND: LiteralString = f"""
+    SELECT id, {LIMIT}, spent, held FROM billing_budget
     WHERE organization_id = %(organization)s AND quota_id IS NOT DISTINCT FROM %(quota)s::bigint
       AND subject = %(subject)s AND period_start = %(start)s
-"""
+"""  # noqa: S608  # LIMIT is a constant
 
 # Waits for a change of the terms that is under way, and makes a later one find the new counter. Before
 # the quota, since whoever sets an organization's quotas takes the two in that order.
 HOLD_ORGANIZATION: LiteralString = "SELECT 1 FROM tenants_organization WHERE id = %(organization)s FOR SHARE"
 
 # A soft budget has no limit here; it only counts.
-MAKE_QUOTA: LiteralString = """
+MAKE_QUOTA: LiteralString = f"""
     WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE)
     INSERT INTO billing_budget
-        (organization_id, quota_id, subject, period_start, period_end, "limit", spent, held, opening)
+        (organization_id, quota_id, subject, period_start, period_end, "limit", raised_to, raised_until,
+         spent, held, opening)
     SELECT %(organization)s, quota.id, %(subject)s, %(start)s, %(end)s,
-        CASE WHEN quota.hard THEN quota."limit" END, used.charge, 0, used.charge
+        CASE WHEN quota.hard THEN quota."limit" END, CASE WHEN quota.hard THEN quota.raised_to END,
+        CASE WHEN quota.hard THEN quota.raised_until END, used.charge, 0, used.charge
     FROM quota, LATERAL (
         SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event
         WHERE event.organization_id = %(organization)s AND event.started_at >= %(start)s
           AND (%(end)s::timestamptz IS NULL OR event.started_at < %(end)s)
+          AND (quota.model_group = '' OR event.model_group = quota.model_group)
           AND CASE quota.scope
               WHEN 'team' THEN event.team_id = quota.team_id
               WHEN 'member' THEN event.member_id = quota.member_id
@@ -56,8 +61,8 @@ MAKE_QUOTA: LiteralString = """
               WHEN 'end_user' THEN event.end_user = coalesce(nullif(quota.end_user, ''), %(subject)s)
               ELSE true END
     ) used
-    ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
-"""
+    ON CONFLICT DO NOTHING RETURNING id, {LIMIT}, spent, held
+"""  # noqa: S608  # LIMIT is a constant
 
 # What comes in by top-up or adjustment credits the customer's accounts, and a credit is negative.
 MAKE_WALLET: LiteralString = """
@@ -84,11 +89,11 @@ MAKE_WALLET: LiteralString = """
 """
 
 # One statement, so the hold and the lease appear together or not at all.
-GRANT: LiteralString = """
+GRANT: LiteralString = f"""
     WITH granted AS (
         UPDATE billing_budget SET held = held + %(amount)s
-        WHERE id = %(budget)s AND ("limit" IS NULL OR spent + held + %(amount)s <= "limit")
-        RETURNING id, "limit", spent, held
+        WHERE id = %(budget)s AND ("limit" IS NULL OR spent + held + %(amount)s <= {LIMIT})
+        RETURNING id, {LIMIT} AS "limit", spent, held
     ), lease AS (
         INSERT INTO billing_lease (budget_id, worker, remaining, updated_at)
         SELECT id, %(worker)s, %(amount)s, now() FROM granted
@@ -96,7 +101,7 @@ GRANT: LiteralString = """
         DO UPDATE SET remaining = billing_lease.remaining + EXCLUDED.remaining, updated_at = now()
     )
     SELECT id, "limit", spent, held FROM granted
-"""
+"""  # noqa: S608  # LIMIT is a constant
 
 
 async def find_or_make(
@@ -135,7 +140,7 @@ async def grant(connection: Connection, worker: UUID, budget_id: int, amount: De
 
 async def read(connection: Connection, budget_ids: Sequence[int]) -> dict[int, BudgetRow]:
     """The rows with these ids, by id."""
-    statement = 'SELECT id, "limit", spent, held FROM billing_budget WHERE id = ANY(%s)'
+    statement: LiteralString = f"SELECT id, {LIMIT}, spent, held FROM billing_budget WHERE id = ANY(%s)"  # noqa: S608  # likewise
     rows = await (await connection.execute(statement, [list(budget_ids)])).fetchall()
     return {row[0]: BudgetRow(*row) for row in rows}
 

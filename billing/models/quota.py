@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from decimal import Decimal
 from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
@@ -45,7 +47,8 @@ class Quota(models.Model):
 
     ``limit`` is a count, or US dollars for a budget. ``organization`` is null only on a plan's
     quota, which is the default of every organization on that plan. An end user's quota with an
-    empty ``end_user`` is the default for each end user of the organization.
+    empty ``end_user`` is the default for each end user of the organization. ``model_group`` is the name
+    of the one group whose requests it binds; empty: all. Until ``raised_until`` it is ``raised_to``.
     """
 
     organization = models.ForeignKey(Organization, null=True, blank=True, on_delete=models.CASCADE)
@@ -57,8 +60,12 @@ class Quota(models.Model):
     )
     key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.CASCADE, related_name="quotas")
     end_user = models.CharField(max_length=256, blank=True)
+    model_group = models.CharField(max_length=100, blank=True, default="", db_default="")
     metric = models.CharField(max_length=20, choices=metric_choices)
     limit = money_field()
+    # A temporary increase: both are set, or neither.
+    raised_to = money_field(null=True, blank=True)
+    raised_until = models.DateTimeField(null=True, blank=True)
     period = models.CharField(max_length=5, choices=period_choices, blank=True)
     # A soft budget only alerts.
     hard = models.BooleanField(default=True)
@@ -79,6 +86,7 @@ class Quota(models.Model):
                     "member",
                     "key",
                     "end_user",
+                    "model_group",
                     "metric",
                     "period",
                 ],
@@ -96,10 +104,21 @@ class Quota(models.Model):
                 | (~Q(scope="plan") & Q(plan__isnull=True, organization__isnull=False)),
                 name="quota_organization_unless_plan",
             ),
+            models.CheckConstraint(
+                condition=Q(raised_to__isnull=True, raised_until__isnull=True)
+                | Q(raised_to__gt=F("limit"), raised_until__isnull=False),
+                name="quota_raised_above_limit",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.scope} {self.metric} {self.limit}"
+
+    def limit_at(self, at: datetime) -> Decimal:
+        """What is allowed at ``at``: the limit, or what it is raised to."""
+        raised = self.raised_until is not None and at < self.raised_until
+        limit: Decimal = self.raised_to if raised else self.limit
+        return limit
 
 
 class Budget(models.Model):
@@ -107,7 +126,8 @@ class Budget(models.Model):
 
     ``spent`` is settled, ``held`` is leased to workers. ``spent + held <= limit`` holds for every
     grant, checked by the one UPDATE that grants (``billing.leases``). A null ``limit`` is counted but
-    not enforced. ``opening`` is what had been spent in the period before this counter was made.
+    not enforced. Until ``raised_until`` the limit is ``raised_to``; what was spent by then stays spent.
+    ``opening`` is what had been spent in the period before this counter was made.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="budgets")
@@ -118,6 +138,8 @@ class Budget(models.Model):
     period_start = models.DateTimeField()
     period_end = models.DateTimeField(null=True)
     limit = money_field(null=True)
+    raised_to = money_field(null=True)
+    raised_until = models.DateTimeField(null=True)
     spent = money_field(default=0)
     held = money_field(default=0)
     opening = money_field(default=0)
@@ -136,6 +158,12 @@ class Budget(models.Model):
 
     def __str__(self) -> str:
         return f"{self.quota or 'wallet'} from {self.period_start:%Y-%m-%d}"
+
+    def limit_at(self, at: datetime) -> Decimal | None:
+        """What may be spent at ``at``; None: it is only counted."""
+        raised = self.raised_until is not None and at < self.raised_until
+        limit: Decimal | None = self.raised_to if raised else self.limit
+        return limit
 
 
 class Lease(models.Model):

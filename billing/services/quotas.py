@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -43,6 +44,10 @@ class BadLimit(QuotaError):
 
 class BadPeriod(QuotaError):
     """A budget without a period, or another metric with one."""
+
+
+class BadRaise(QuotaError):
+    """A temporary increase that is none, or that is over already."""
 
 
 class BadAlert(QuotaError):
@@ -103,12 +108,15 @@ def set_quota(
     hard: bool = True,
     alert_at: Sequence[Decimal] = (),
     end_user: str = "",
+    model_group: str = "",
 ) -> Quota:
-    """Set one limit; the row of that target, metric, period and end user is made or changed.
+    """Set one limit; the row of that target, metric, period, end user and model group is made or changed.
 
     ``limit`` is a count, or US dollars for a budget. ``alert_at`` are shares of a budget. A budget's
     counters of the current period follow in the same transaction. For ``scope`` "end_user",
-    ``target`` is the organization and an empty ``end_user`` the default for each. Raises
+    ``target`` is the organization and an empty ``end_user`` the default for each. A ``model_group`` is
+    named, as in lists of allowed groups; empty: all. A temporary increase stays, unless the new limit
+    is as high. Raises
     ``WrongTarget``, ``BadLimit``, ``BadPeriod``, ``BadAlert``, ``InvalidRow``.
     """
     limit = Decimal(limit)
@@ -124,14 +132,18 @@ def set_quota(
             metric=metric,
             period=period,
             end_user=end_user,
+            model_group=model_group,
         ).first()
-        values = {"limit": limit, "hard": hard, "alert_at": shares}
+        values: dict[str, Any] = {"limit": limit, "hard": hard, "alert_at": shares}
         if row is None:
-            row = Quota(**columns, metric=metric, period=period, end_user=end_user, **values)
+            names = {"period": period, "end_user": end_user, "model_group": model_group}
+            row = Quota(**columns, metric=metric, **names, **values)
             rows.check(row)
             row.save(force_insert=True)
-            verb, detail = "created", {**values, "period": period, "end_user": end_user}
+            verb, detail = "created", {**values, **names}
         else:
+            if row.raised_to is not None and row.raised_to <= limit:
+                values |= {"raised_to": None, "raised_until": None}
             changes = rows.changed(row, values)
             if not changes:
                 return row
@@ -150,7 +162,49 @@ def set_quota(
 def _move_counters(quota: Quota) -> None:
     """Give the counters of the periods that are not over the quota's limit; a soft one only counts."""
     unfinished = Q(period_end__isnull=True) | Q(period_end__gt=timezone.now())
-    Budget.objects.filter(unfinished, quota=quota).update(limit=quota.limit if quota.hard else None)
+    Budget.objects.filter(unfinished, quota=quota).update(
+        limit=quota.limit if quota.hard else None,
+        raised_to=quota.raised_to if quota.hard else None,
+        raised_until=quota.raised_until if quota.hard else None,
+    )
+
+
+@transaction.atomic
+def raise_quota(
+    *, acting_user: User | None, quota: Quota, to: Decimal | int | None, until: datetime | None
+) -> Quota:
+    """Raise a limit to ``to`` (in the limit's own unit) until the moment ``until``; both None end it now.
+
+    It ends by itself, without anyone's doing. Counters follow in the same transaction. Raises
+    ``BadRaise``, ``BadLimit``, ``InvalidRow``.
+    """
+    with scopes_disabled():
+        locked = Quota.objects.select_for_update(of=("self",), no_key=True).get(pk=quota.pk)
+        if to is None or until is None:
+            if (to is None) != (until is None):
+                raise BadRaise("A temporary increase needs both an amount and an end.")
+        else:
+            to = Decimal(to)
+            if not (to.is_finite() and to > locked.limit):
+                raise BadRaise(
+                    f"A temporary increase must be above the limit, which is {locked.limit.normalize():f}."
+                )
+            if locked.metric != "budget" and to != to.to_integral_value():
+                raise BadLimit(f"{locked.metric} is a whole number.")
+            if until <= timezone.now():
+                raise BadRaise("A temporary increase must end in the future.")
+        changes = rows.changed(locked, {"raised_to": to, "raised_until": until})
+        if changes:
+            detail = rows.assign(locked, changes)
+            _move_counters(locked)
+            audit.record(
+                acting_user=acting_user,
+                verb="raised" if to is not None else "raise ended",
+                target=locked,
+                organization=locked.organization,
+                detail={"metric": locked.metric, "period": locked.period, **detail},
+            )
+    return locked
 
 
 @transaction.atomic
@@ -167,6 +221,7 @@ def remove_quota(*, acting_user: User | None, quota: Quota) -> None:
                 "scope": locked.scope,
                 "metric": locked.metric,
                 "period": locked.period,
+                "model_group": locked.model_group,
                 "limit": locked.limit,
             },
         )

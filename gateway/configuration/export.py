@@ -16,7 +16,7 @@ from billing.models import Price
 from billing.money import plain
 from billing.services.prices import CLASSES, price_in_force
 from billing.services.quotas import Target
-from gateway.configuration.quota_blocks import limit_of, stored_quotas
+from gateway.configuration.quota_blocks import Limit, limit_of, stored_quotas
 from gateway.configuration.tenant_sections import opening_balance
 from routing.kinds import KINDS
 from routing.models import Deployment, ModelGroup, Provider
@@ -122,10 +122,19 @@ def _group(group: ModelGroup) -> dict[str, Any]:
 
 
 def _quotas(scope_name: str, target: Target) -> dict[str, Any]:
+    by_group: dict[str, dict[tuple[str, str], Limit]] = {}
+    for (group, metric, period), row in stored_quotas(scope_name, target).items():
+        by_group.setdefault(group, {})[metric, period] = limit_of(row)
+    found = _limits(by_group.pop("", {}))
+    if by_group:
+        found["model_groups"] = {group: _limits(limits) for group, limits in by_group.items()}
+    return found
+
+
+def _limits(limits: dict[tuple[str, str], Limit]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     budgets = []
-    for (metric, period), row in stored_quotas(scope_name, target).items():
-        limit = limit_of(row)
+    for (metric, period), limit in limits.items():
         if metric != "budget":
             found[metric] = int(limit.amount)
             continue

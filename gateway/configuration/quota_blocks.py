@@ -10,7 +10,7 @@ from django_scopes import scopes_disabled
 from billing.models import Quota
 from billing.services.quotas import RATE_METRICS, Target, identity, remove_quota, set_quota
 from gateway.configuration.changes import FieldChange
-from gateway.configuration.schema import QuotasBlock
+from gateway.configuration.schema import LimitsBlock, QuotasBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +30,37 @@ class Limit:
         return text
 
 
-# Limits by metric and period, the period empty but for budgets.
-Limits = dict[tuple[str, str], Limit]
+# Model group (empty: all), metric, and period (empty but for budgets).
+Place = tuple[str, str, str]
 
 
-def wanted_limits(block: QuotasBlock) -> Limits:
+def wanted_limits(block: QuotasBlock) -> dict[Place, Limit]:
     """What the file says."""
-    found: Limits = {}
+    found = _limits("", block)
+    for group, limits in block.model_groups.items():
+        found |= _limits(group, limits)
+    return found
+
+
+def _limits(group: str, block: LimitsBlock) -> dict[Place, Limit]:
+    found: dict[Place, Limit] = {}
     for metric in RATE_METRICS:
         count = getattr(block, metric)
         if count is not None:
-            found[metric, ""] = Limit(Decimal(count))
+            found[group, metric, ""] = Limit(Decimal(count))
     for budget in block.budget:
-        found["budget", budget.period] = Limit(
+        found[group, "budget", budget.period] = Limit(
             budget.amount, budget.hard, tuple(sorted(set(budget.alert_at)))
         )
     return found
 
 
-def stored_quotas(scope: str, target: Target) -> dict[tuple[str, str], Quota]:
+def stored_quotas(scope: str, target: Target) -> dict[Place, Quota]:
     """What the database says: quotas of ``scope`` on ``target``, but those of one end user alone."""
     columns = {name: value for name, value in identity(scope, target).items() if value is not None}
     with scopes_disabled():
-        rows = Quota.objects.filter(**columns, end_user="").order_by("metric", "period")
-        return {(row.metric, row.period): row for row in rows}
+        rows = Quota.objects.filter(**columns, end_user="").order_by("model_group", "metric", "period")
+        return {(row.model_group, row.metric, row.period): row for row in rows}
 
 
 def limit_of(quota: Quota) -> Limit:
@@ -65,8 +72,9 @@ def match_quotas(scope: str, target: Target, block: QuotasBlock, field: str = "q
     """Make the quotas of ``target`` those of the file: set, change, remove. Returns what changed."""
     wanted, stored = wanted_limits(block), stored_quotas(scope, target)
     changes = []
-    for (metric, period), limit in wanted.items():
-        row = stored.get((metric, period))
+    for place, limit in wanted.items():
+        group, metric, period = place
+        row = stored.get(place)
         before = None if row is None else limit_of(row)
         if before == limit:
             continue
@@ -79,16 +87,19 @@ def match_quotas(scope: str, target: Target, block: QuotasBlock, field: str = "q
             period=period,
             hard=limit.hard,
             alert_at=limit.alert_at,
+            model_group=group,
         )
-        changes.append(FieldChange(_label(field, metric, period), before, limit))
-    for (metric, period), row in stored.items():
-        if (metric, period) not in wanted:
-            changes.append(FieldChange(_label(field, metric, period), limit_of(row), None))
+        changes.append(FieldChange(_label(field, *place), before, limit))
+    for place, row in stored.items():
+        if place not in wanted:
+            changes.append(FieldChange(_label(field, *place), limit_of(row), None))
             remove_quota(acting_user=None, quota=row)
     return changes
 
 
-def _label(field: str, metric: str, period: str) -> str:
+def _label(field: str, group: str, metric: str, period: str) -> str:
+    if group:
+        field = f"{field}.model_groups.{group}"
     return f"{field}.{metric}" + (
         f" a {period}" if period not in {"", "total"} else " in total" if period else ""
     )

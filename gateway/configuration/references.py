@@ -10,7 +10,7 @@ from django_scopes import scopes_disabled
 
 from gateway.configuration.document import Document
 from gateway.configuration.problems import Path, Problem
-from gateway.configuration.schema import Configuration, GroupBlock, OrganizationBlock
+from gateway.configuration.schema import Configuration, GroupBlock, OrganizationBlock, QuotasBlock
 from routing.models import Deployment, ModelGroup, Provider
 from routing.services.groups import FALLBACK_REASONS, find_cycle, neighbours
 from tenants.models import Membership, Plan, Team
@@ -165,23 +165,35 @@ class _Checker:
         self.unique((organization.slug for organization in organizations), ("organizations",), "slug")
         for index, plan in enumerate(plans):
             self.each(plan.model_groups, self.known.groups, ("plans", index, "model_groups"), A_GROUP)
+            self.quotas(plan.quotas, ("plans", index, "quotas"))
         for index, organization in enumerate(organizations):
             self.organization(organization, ("organizations", index))
+
+    def quotas(self, block: QuotasBlock, path: Path) -> None:
+        """The model groups that have limits of their own."""
+        for group in block.model_groups:
+            self.one(group, self.known.groups, (*path, "model_groups", group), A_GROUP)
 
     def organization(self, block: OrganizationBlock, path: Path) -> None:
         """One organization with its users, teams and keys."""
         self.one(block.plan, self.known.plans, (*path, "plan"), A_PLAN)
         self.each(block.model_groups, self.known.groups, (*path, "model_groups"), A_GROUP)
+        self.quotas(block.quotas, (*path, "quotas"))
+        self.quotas(block.end_user_quotas, (*path, "end_user_quotas"))
+        for index, user in enumerate(block.users):
+            self.quotas(user.quotas, (*path, "users", index, "quotas"))
         self.unique((user.email for user in block.users), (*path, "users"), "email")
         self.unique((team.slug for team in block.teams), (*path, "teams"), "slug")
         for index, team in enumerate(block.teams):
             at: Path = (*path, "teams", index)
             self.each(team.model_groups, self.known.groups, (*at, "model_groups"), A_GROUP)
+            self.quotas(team.quotas, (*at, "quotas"))
             self.unique((member.email for member in team.members), (*at, "members"), "email")
             self.unique((key.name for key in team.keys), (*at, "keys"), "name")
             for place, key in enumerate(team.keys):
                 here: Path = (*at, "keys", place)
                 self.each(key.model_groups, self.known.groups, (*here, "model_groups"), A_GROUP)
+                self.quotas(key.quotas, (*here, "quotas"))
                 self.one(
                     key.owner,
                     self.known.members.get(block.slug, frozenset()),

@@ -170,8 +170,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-class QuotasBlock(Block):
-    """Limits. ``budget`` is one, or a list of some with different periods."""
+class LimitsBlock(Block):
+    """Limits on everything, or on one model group. ``budget`` is one, or some with different periods."""
 
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
@@ -184,6 +184,12 @@ class QuotasBlock(Block):
         if len({budget.period for budget in budgets}) < len(budgets):
             raise ValueError("two budgets have the same period")
         return budgets
+
+
+class QuotasBlock(LimitsBlock):
+    """Limits; ``model_groups`` has further ones for the requests of one group each, by its name."""
+
+    model_groups: dict[str, LimitsBlock] = {}
 
 
 class PlanBlock(Block):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from math import ceil
 from typing import Any, cast
 
@@ -64,4 +65,6 @@ def _level(quota: Quota, answer: Any, now: float) -> int:
         return 0
     level, at = cast(tuple[float, float], LEVEL.unpack(answer))
     # A thousandth is the clock's, not a request's.
-    return max(0, ceil(level - max(0.0, now - at) * float(quota.limit) / MINUTE_MS - 0.001))
+    return max(
+        0, ceil(level - max(0.0, now - at) * float(quota.limit_at(datetime.now(UTC))) / MINUTE_MS - 0.001)
+    )

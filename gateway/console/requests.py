@@ -242,7 +242,8 @@ def limits_on(event: UsageEvent) -> list[Quota]:
         bound |= Q(organization=organization, scope="end_user", end_user__in=("", event.end_user))
     # A plan's quotas belong to no organization; the condition names this one everywhere else.
     with scopes_disabled():
-        quotas = list(Quota.objects.filter(bound, metric__in=metrics).order_by("pk"))
+        named = Q(model_group__in=("", event.model_group))
+        quotas = list(Quota.objects.filter(bound & named, metric__in=metrics).order_by("pk"))
     order = ("plan", "organization", "team", "member", "key", "end_user")
     return sorted(quotas, key=lambda quota: (order.index(quota.scope), quota.metric, quota.pk))
 

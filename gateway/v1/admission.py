@@ -15,6 +15,7 @@ from billing.rate_limits import CONCURRENCY, REQUESTS, TOKENS, RateLimited, Rate
 from gateway.v1.errors import NO_RETRY, BudgetSpent, Headers, LimitReached, Unavailable
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
+from gateway.v1.principals import UserGroup
 
 UNITS = {
     REQUESTS: "requests per minute",
@@ -65,15 +66,18 @@ class Admission:
         """
         principal, facts = exchange.principal, exchange.facts
         assert principal is not None and facts is not None  # noqa: S101, PT018  # read before admission
-        budgets, rates = principal.budgets, principal.rates
+        # A quota on a model group binds what is asked for by that name, whoever answers in the end.
+        budgets = principal.budgets + principal.group_budgets.get(facts.model, ())
+        rates = principal.rates + principal.group_rates.get(facts.model, ())
+        shared = len(rates)
         if facts.end_user:
-            budgets += _of_user(principal.end_user_budgets, facts.end_user)
-            rates += _of_user(principal.end_user_rates, facts.end_user)
+            budgets += _of_user(principal.end_user_budgets, facts)
+            rates += _of_user(principal.end_user_rates, facts)
         ticket, headers = None, []
         if rates:
             # A plan's quota counts each organization apart, an end user's default each end user.
-            subjects = [str(principal.organization_id)] * len(principal.rates)
-            subjects += [facts.end_user] * (len(rates) - len(subjects))
+            subjects = [str(principal.organization_id)] * shared
+            subjects += [facts.end_user] * (len(rates) - shared)
             tokens = facts.input_tokens + (facts.output_bound or 0)
             ticket = await self._limit(rates, subjects, tokens, exchange.request_id)
             headers = rate_headers(ticket)
@@ -110,9 +114,14 @@ class Admission:
             ) from None
 
 
-def _of_user(rules: dict[str, tuple[Rule, ...]], user: str) -> tuple[Rule, ...]:
-    """The rules of this end user, or the default of all end users."""
-    return rules.get(user) or rules.get("", ())
+def _of_user(rules: dict[UserGroup, tuple[Rule, ...]], facts: Facts) -> tuple[Rule, ...]:
+    """The rules of this end user, or the default of all end users: for every model, and for this one."""
+    if not rules:
+        return ()
+    user, model = facts.end_user, facts.model
+    return (rules.get((user, "")) or rules.get(("", ""), ())) + (
+        rules.get((user, model)) or rules.get(("", model), ())
+    )
 
 
 def _most(facts: Facts, offer: Offer, markup: Decimal) -> Decimal:

@@ -24,6 +24,8 @@ CACHE_SIZE = 50_000
 UNKNOWN_FOR = 5.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# An end user, and the model group asked for.
+UserGroup = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,15 @@ class Principal:
     key_groups: frozenset[str] | None
     budgets: tuple[BudgetRule, ...]
     rates: tuple[RateRule, ...]
-    # By end user; "" is the default for those without a quota of their own.
-    end_user_budgets: dict[str, tuple[BudgetRule, ...]]
-    end_user_rates: dict[str, tuple[RateRule, ...]]
+    # By the one model group they bind.
+    group_budgets: dict[str, tuple[BudgetRule, ...]]
+    group_rates: dict[str, tuple[RateRule, ...]]
+    # By end user and model group, "" for all groups; user "" is the default for those without their own.
+    end_user_budgets: dict[UserGroup, tuple[BudgetRule, ...]]
+    end_user_rates: dict[UserGroup, tuple[RateRule, ...]]
+    # When the next temporary increase ends, and the same principal from then on.
+    until: datetime | None = None
+    then: Principal | None = None
 
     def may_see(self, group: str) -> bool:
         """Whether the model group exists for this caller's organization."""
@@ -98,7 +106,13 @@ class Principals:
 
     async def by_digest(self, name: str) -> Principal | None:
         """The principal of a key's digest (``tenants.keys.digest``); None for an unknown or revoked key."""
-        return self._known.get(name) or await self._load(name)
+        principal = self._known.get(name)
+        if principal is None:
+            return await self._load(name)
+        while principal.until is not None and principal.until <= datetime.now(UTC):
+            assert principal.then is not None  # noqa: S101  # the two come together
+            principal = self._known[name] = principal.then
+        return principal
 
     async def _load(self, name: str) -> Principal | None:
         refused_until = self._unknown.get(name)
@@ -119,7 +133,7 @@ class Principals:
         if row is None:
             _remember(self._unknown, name, time.monotonic() + UNKNOWN_FOR)
             return None
-        principal = _principal(row, quotas)
+        principal = _principal(row, quotas, datetime.now(UTC))
         # A change that arrived while the rows were read may not be in them.
         if generation == self._generation:
             _remember(self._known, name, principal)
@@ -144,7 +158,8 @@ LEFT JOIN tenants_plan p ON p.id = o.plan_id
 WHERE k.digest = %s AND k.revoked_at IS NULL AND o.suspended_at IS NULL
 """
 _QUOTAS = """
-SELECT id, scope, metric, "limit", period, hard, end_user FROM billing_quota
+SELECT id, scope, metric, "limit", raised_to, raised_until, period, hard, end_user, model_group
+FROM billing_quota
 WHERE (scope = 'plan' AND plan_id = %(plan_id)s)
    OR (organization_id = %(organization_id)s
        AND (scope IN ('organization', 'end_user')
@@ -155,10 +170,16 @@ ORDER BY id
 """
 
 
-def _principal(row: dict[str, Any], quotas: list[dict[str, Any]]) -> Principal:
-    own = {quota["metric"] for quota in quotas if quota["scope"] == "organization"}
+def _principal(row: dict[str, Any], quotas: list[dict[str, Any]], at: datetime) -> Principal:
+    own = {(quota["metric"], quota["model_group"]) for quota in quotas if quota["scope"] == "organization"}
     # A plan's quota is the default where the organization has none of that kind.
-    bound = [quota for quota in quotas if not (quota["scope"] == "plan" and quota["metric"] in own)]
+    bound = [
+        quota
+        for quota in quotas
+        if not (quota["scope"] == "plan" and (quota["metric"], quota["model_group"]) in own)
+    ]
+    ends = [quota["raised_until"] for quota in bound if quota["raised_until"] and quota["raised_until"] > at]
+    until = min(ends, default=None)
     wallet = BudgetRule(
         quota_id=None,
         organization_id=row["organization_id"],
@@ -170,24 +191,26 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]]) -> Principal:
         time_zone=row["time_zone"],
         label=f"organization {row['organization']}",
     )
-    budgets: list[BudgetRule] = [wallet]
-    rates: list[RateRule] = []
-    user_budgets: dict[str, list[BudgetRule]] = {}
-    user_rates: dict[str, list[RateRule]] = {}
+    budgets: dict[str, list[BudgetRule]] = {"": [wallet]}
+    rates: dict[str, list[RateRule]] = {"": []}
+    user_budgets: dict[UserGroup, list[BudgetRule]] = {}
+    user_rates: dict[UserGroup, list[RateRule]] = {}
     for quota in bound:
-        for_user = quota["scope"] == "end_user"
+        for_user, group = quota["scope"] == "end_user", quota["model_group"]
+        user = quota["end_user"], group
+        limit = quota["raised_to"] if quota["raised_until"] and at < quota["raised_until"] else quota["limit"]
         if quota["metric"] == "budget":
-            budget = _budget(row, quota)
-            (user_budgets.setdefault(quota["end_user"], []) if for_user else budgets).append(budget)
+            budget = _budget(row, quota, limit)
+            (user_budgets.setdefault(user, []) if for_user else budgets.setdefault(group, [])).append(budget)
         else:
             rate = RateRule(
                 quota_id=quota["id"],
                 scope=quota["scope"],
                 metric=quota["metric"],
-                limit=int(quota["limit"]),
+                limit=int(limit),
                 label=_label(row, quota),
             )
-            (user_rates.setdefault(quota["end_user"], []) if for_user else rates).append(rate)
+            (user_rates.setdefault(user, []) if for_user else rates.setdefault(group, [])).append(rate)
     networks = row["allowed_ips"]
     return Principal(
         key_id=row["id"],
@@ -203,21 +226,25 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]]) -> Principal:
         allowed_networks=None if networks is None else tuple(map(_network, networks)),
         organization_groups=_narrowed(row["plan_groups"], row["organization_groups"]),
         key_groups=_narrowed(row["team_groups"], row["key_groups"]),
-        budgets=tuple(budgets),
-        rates=tuple(rates),
+        budgets=tuple(budgets.pop("")),
+        rates=tuple(rates.pop("")),
+        group_budgets={group: tuple(rules) for group, rules in budgets.items()},
+        group_rates={group: tuple(rules) for group, rules in rates.items()},
         end_user_budgets={user: tuple(rules) for user, rules in user_budgets.items()},
         end_user_rates={user: tuple(rules) for user, rules in user_rates.items()},
+        until=until,
+        then=None if until is None else _principal(row, quotas, until),
     )
 
 
-def _budget(row: dict[str, Any], quota: dict[str, Any]) -> BudgetRule:
+def _budget(row: dict[str, Any], quota: dict[str, Any], limit: Decimal) -> BudgetRule:
     return BudgetRule(
         quota_id=quota["id"],
         organization_id=row["organization_id"],
         scope=quota["scope"],
         subject_kind="end_user" if quota["scope"] == "end_user" else "",
         period=quota["period"],
-        limit=quota["limit"],
+        limit=limit,
         hard=quota["hard"],
         time_zone=row["time_zone"],
         label=_label(row, quota),
@@ -226,6 +253,11 @@ def _budget(row: dict[str, Any], quota: dict[str, Any]) -> BudgetRule:
 
 def _label(row: dict[str, Any], quota: dict[str, Any]) -> str:
     """Whose limit it is, as the caller reads it in a refusal."""
+    whose = _whose(row, quota)
+    return f"{whose} for model {quota['model_group']}" if quota["model_group"] else whose
+
+
+def _whose(row: dict[str, Any], quota: dict[str, Any]) -> str:
     match quota["scope"]:
         case "plan":
             return f"plan {row['plan']}"

@@ -307,3 +307,15 @@ def test_a_team_remembers_that_apply_made_it_and_one_that_was_there_is_not_claim
     assert ("organizations", "acme") not in names
     with scope(organization=acme()):
         assert Team.objects.get().slug == "search"
+
+
+def test_a_quota_on_a_model_group_is_set_changed_and_lifted() -> None:
+    apply()
+    old = '        quotas: {budget: {amount: "5.00", period: day}}\n'
+    new = old.replace("}}", "}, model_groups: {fast: {concurrency: 3}}}")
+    assert shown(apply(changed((old, new)))) == [
+        "~ team acme/search: quotas.model_groups.fast.concurrency none -> 3"
+    ]
+    with scope(organization=acme()):
+        assert Quota.objects.get(model_group="fast").limit == 3
+    assert shown(apply()) == ["~ team acme/search: quotas.model_groups.fast.concurrency 3 -> none"]

@@ -179,6 +179,12 @@ def problems_of(text: str) -> list[str]:
             "must be 'day', 'week', 'month' or 'total'",
         ),
         (
+            'quotas: {budget: {amount: "5.00", period: day}}',
+            "quotas: {model_groups: {fats: {concurrency: 3}}}",
+            "organizations[0].teams[0].quotas.model_groups.fats",
+            "'fats' is not a model group in this file or in the database",
+        ),
+        (
             "role: owner",
             "role: boss",
             "organizations[0].users[0].role",

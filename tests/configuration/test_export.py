@@ -13,7 +13,7 @@ from billing.models import Budget
 from billing.services.quotas import set_quota
 from gateway.configuration.apply import apply_configuration, load
 from gateway.configuration.export import export, variable
-from routing.models import Provider
+from routing.models import ModelGroup, Provider
 from routing.services import create_deployment
 from tenants.models import ApiKey, Organization
 from tenants.services.keys import update_key
@@ -49,6 +49,17 @@ def test_an_export_of_what_was_made_by_hand_changes_nothing_either() -> None:
             hard=False,
             alert_at=[Decimal("0.5"), Decimal(1)],
         )
+    ModelGroup.objects.create(name="fast")
+    for metric, limit, period in (("concurrency", "3", ""), ("budget", "2.5", "week")):
+        set_quota(
+            acting_user=None,
+            scope="team",
+            target=cast.search,
+            metric=metric,
+            limit=Decimal(limit),
+            period=period,
+            model_group="fast",
+        )
     update_key(
         acting_user=None,
         key=cast.search_key,
@@ -58,6 +69,7 @@ def test_an_export_of_what_was_made_by_hand_changes_nothing_either() -> None:
         model_groups=[],
     )
     text = export()
+    assert re.search(r"model_groups:\n +fast:\n +concurrency: 3\n", text)
     assert applied_again(text) == []
     with scope(organization=cast.organization):
         assert ApiKey.objects.filter(name='odd: "${name}"').count() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from django_scopes import scope
 
 from billing.models import Budget
-from billing.services.quotas import set_quota
+from billing.services.quotas import raise_quota, set_quota
 from billing.services.wallet import top_up
 from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 from tests.v1.conftest import books_balance, events
+from tests.v1.test_errors import wait_for_model
 
 ASK: list[Any] = [{"role": "user", "content": "one two three"}]
 
@@ -168,8 +170,6 @@ def test_parallel_requests_never_overdraw_a_hard_budget(stack: Stack, slug: str)
 
 
 def test_a_rotated_key_counts_as_one_key_while_both_secrets_work(stack: Stack, slug: str) -> None:
-    from datetime import timedelta
-
     from tenants.services.keys import rotate_key
 
     tenant = stack.tenant(slug, quotas=[("key", "requests_per_minute", "2", "")])
@@ -184,7 +184,6 @@ def test_a_rotated_key_counts_as_one_key_while_both_secrets_work(stack: Stack, s
 
 def test_a_group_whose_own_price_ended_is_charged_at_cost_and_markup(stack: Stack, slug: str) -> None:
     from billing.services.prices import end_price
-    from tests.v1.test_errors import wait_for_model
 
     tenant = stack.tenant(slug, markup=Decimal("0.5"))
     group = stack.group(slug, "sim-small")
@@ -196,3 +195,115 @@ def test_a_group_whose_own_price_ended_is_charged_at_cost_and_markup(stack: Stac
     ask(tenant, model=slug)
     # 1.5 x (3 x 1.00 + 10 x 4.00) US dollars per million tokens.
     assert [event.charge for event in events(tenant)] == [Decimal("0.0000645")]
+
+
+@pytest.mark.parametrize("scope_name", ["organization", "team", "key", "member", "end_user"])
+def test_a_quota_on_a_model_group_binds_only_requests_for_it(
+    stack: Stack, slug: str, scope_name: str
+) -> None:
+    tenant = stack.tenant(slug)
+    targets: dict[str, Any] = {
+        "organization": tenant.organization,
+        "team": tenant.team,
+        "key": tenant.key,
+        "member": tenant.owner,
+        "end_user": tenant.organization,
+    }
+    other = f"other-{slug[-6:]}"
+    stack.group(other, "sim-small")
+    limited: dict[str, Any] = {
+        "acting_user": None,
+        "scope": scope_name,
+        "target": targets[scope_name],
+        "model_group": "sim-small",
+    }
+    set_quota(**limited, metric="requests_per_minute", limit=1)
+    ask(tenant, user="ada")
+    with pytest.raises(openai.RateLimitError, match=r"for model sim-small: 1 requests per minute") as caught:
+        ask(tenant, user="ada")
+    assert caught.value.code == "rate_limit_exceeded"
+    with tenant.http() as http:
+        wait_for_model(http, other)
+    ask(tenant, user="ada", model=other)
+    books_balance(tenant)
+
+
+def test_a_budget_on_a_model_group_counts_only_what_asked_for_it_and_says_so(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug)
+    other = f"other-{slug[-6:]}"
+    stack.group(other, "sim-small")
+    with tenant.http() as http:
+        wait_for_model(http, other)
+    # Two requests at 0.000086 each before the quota is there; the one of the other group does not count.
+    ask(tenant)
+    ask(tenant, model=other)
+    events(tenant)
+    set_quota(
+        acting_user=None,
+        scope="team",
+        target=tenant.team,
+        metric="budget",
+        limit=Decimal("0.0003"),
+        period="total",
+        model_group="sim-small",
+    )
+
+    def refused() -> bool:
+        try:
+            ask(tenant)
+        except openai.RateLimitError as error:
+            assert error.code == "insufficient_quota"
+            assert "of team team for model sim-small" in str(error)
+            return True
+        return False
+
+    wait_until(refused, 5)
+    ask(tenant, model=other)
+    of_group = [event for event in events(tenant) if event.model_group == "sim-small"]
+    with scope(organization=tenant.organization):
+        budget = Budget.objects.get(quota__isnull=False)
+    assert budget.opening >= Decimal("0.000086")
+    assert budget.spent == sum(event.charge for event in of_group)
+    books_balance(tenant)
+
+
+def test_a_temporary_increase_lets_requests_pass_until_it_ends_by_itself(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug)
+    rate = set_quota(acting_user=None, scope="key", target=tenant.key, metric="requests_per_minute", limit=0)
+    budget = set_quota(
+        acting_user=None,
+        scope="team",
+        target=tenant.team,
+        metric="budget",
+        limit=Decimal("0.0000001"),
+        period="month",
+    )
+    with pytest.raises(openai.RateLimitError):
+        ask(tenant)
+    until = datetime.now(UTC) + timedelta(seconds=4)
+    raise_quota(acting_user=None, quota=rate, to=1000, until=until)
+    raise_quota(acting_user=None, quota=budget, to=Decimal(1), until=until)
+
+    def passes() -> bool:
+        try:
+            ask(tenant)
+        except openai.RateLimitError:
+            return False
+        return True
+
+    wait_until(passes, 3)
+    wait_until(lambda: datetime.now(UTC) > until, 6)
+    with pytest.raises(openai.RateLimitError, match="0 requests per minute"):
+        ask(tenant)
+    set_quota(acting_user=None, scope="key", target=tenant.key, metric="requests_per_minute", limit=1000)
+
+    def over_budget() -> bool:
+        try:
+            ask(tenant)
+        except openai.RateLimitError as error:
+            return error.code == "insufficient_quota"
+        return False
+
+    # What was leased while it was raised may be spent; it returns or is used within seconds.
+    wait_until(over_budget, 8)
+    books_balance(tenant)

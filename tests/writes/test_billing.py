@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.db.models import Sum
@@ -281,3 +282,71 @@ def test_a_price_is_of_one_thing_and_not_negative() -> None:
         prices.set_price(acting_user=None, input=Decimal(1))
     with pytest.raises(prices.NegativePrice, match="output"):
         prices.set_price(acting_user=None, deployment=small, input=Decimal(1), output=Decimal(-1))
+
+
+def test_a_quota_on_a_model_group_is_another_quota() -> None:
+    cast = make_cast("acme")
+    common: dict[str, Any] = {
+        "acting_user": None,
+        "scope": "team",
+        "target": cast.search,
+        "metric": "concurrency",
+    }
+    for_all = quotas.set_quota(**common, limit=5)
+    for_fast = quotas.set_quota(**common, limit=2, model_group="fast")
+    with scope(organization=cast.organization):
+        assert {(row.pk, row.model_group, row.limit) for row in Quota.objects.all()} == {
+            (for_all.pk, "", Decimal(5)),
+            (for_fast.pk, "fast", Decimal(2)),
+        }
+    assert quotas.set_quota(**common, limit=3, model_group="fast").pk == for_fast.pk
+
+
+def test_a_temporary_increase_is_carried_by_the_counter_and_audited() -> None:
+    cast = make_cast("acme")
+    quota = quotas.set_quota(
+        acting_user=None, scope="team", target=cast.search, metric="budget", limit=5, period="total"
+    )
+    counter = Budget.objects.create(
+        organization=cast.organization, quota=quota, period_start=datetime(1970, 1, 1, tzinfo=UTC), limit=FIVE
+    )
+    until = datetime.now(UTC) + timedelta(days=1)
+    raised = quotas.raise_quota(acting_user=cast.ann.user, quota=quota, to=Decimal(8), until=until)
+    assert raised.limit_at(until - timedelta(seconds=1)) == Decimal(8)
+    assert raised.limit_at(until) == Decimal(5)
+    with scope(organization=cast.organization):
+        counter.refresh_from_db()
+        assert (counter.limit, counter.raised_to, counter.raised_until) == (5, 8, until)
+        entry = AuditEntry.objects.get(verb="raised")
+        assert entry.detail["raised_to"] == {"from": None, "to": "8"}
+        # A limit as high as the increase takes its place.
+        quotas.set_quota(
+            acting_user=None, scope="team", target=cast.search, metric="budget", limit=8, period="total"
+        )
+        counter.refresh_from_db()
+        assert (counter.limit, counter.raised_to, counter.raised_until) == (8, None, None)
+
+
+@pytest.mark.parametrize(
+    ("to", "hours", "error"),
+    [
+        (Decimal(5), 1, quotas.BadRaise),
+        (Decimal(9), -1, quotas.BadRaise),
+        (Decimal("NaN"), 1, quotas.BadRaise),
+        (Decimal("5.5"), 1, quotas.BadLimit),
+        (None, 1, quotas.BadRaise),
+    ],
+)
+def test_a_temporary_increase_that_makes_no_sense_is_refused(
+    to: Decimal | None, hours: int, error: type[Exception]
+) -> None:
+    cast = make_cast("acme")
+    quota = quotas.set_quota(
+        acting_user=None, scope="team", target=cast.search, metric="concurrency", limit=5
+    )
+    with pytest.raises(error):
+        quotas.raise_quota(
+            acting_user=None, quota=quota, to=to, until=datetime.now(UTC) + timedelta(hours=hours)
+        )
+    with scope(organization=cast.organization):
+        assert Quota.objects.get().raised_to is None
