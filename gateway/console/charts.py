@@ -94,13 +94,15 @@ def bar_chart(bars: Sequence[Bar], *, label: str, colours: Sequence[str] = ("s1"
     )
     return format_html(
         '<div class="bar-chart"><svg class="chart" height="{0}" aria-hidden="true">{1}</svg>'
-        '<svg class="chart" height="{0}" role="img" aria-label="{2}">{3}{4}{5}</svg></div>',
+        '<svg class="chart" height="{0}" role="{6}" aria-label="{2}">{3}{4}{5}</svg></div>',
         HEIGHT,
         axis,
         label,
         grid,
         drawn,
         labels,
+        # What has links in it is not one picture to a screen reader.
+        "group" if any(bar.href for bar in bars) else "img",
     )
 
 

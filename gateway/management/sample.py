@@ -60,9 +60,13 @@ class Sample:
     key: ApiKey
     # Of an open invitation to acme, for a person without an account.
     invitation: str
+    # The id of a request that a second provider answered.
+    request: str
 
 
-def _routes() -> None:
+def _routes() -> dict[str, int]:
+    """Make what the models are; returns the ids of their prices by deployment."""
+    prices = {}
     provider = create_provider(
         acting_user=None,
         name="simulator",
@@ -74,8 +78,11 @@ def _routes() -> None:
         deployment = create_deployment(
             acting_user=None, name=name, provider=provider, model=model, context_window=400_000
         )
-        set_price(acting_user=None, deployment=deployment, input=Decimal(price_in), output=Decimal(price_out))
+        prices[name] = set_price(
+            acting_user=None, deployment=deployment, input=Decimal(price_in), output=Decimal(price_out)
+        ).pk
         create_model_group(acting_user=None, name=group, places=[Place(deployment)])
+    return prices
 
 
 def _people(organization: Organization) -> dict[str, Membership]:
@@ -232,8 +239,36 @@ def _binds(budget: Budget, key: ApiKey, at: datetime) -> bool:
     return wanted == found
 
 
+def _attempts(deployment: str, status: int, duration: int, first: int, number: int) -> list[dict[str, Any]]:
+    """How a request was tried; now and then another provider failed first."""
+    last = {
+        "deployment": deployment,
+        "provider": "simulator",
+        "status": status,
+        "reason": "ok",
+        "started_ms": 0,
+    }
+    last |= {"first_token_ms": first, "duration_ms": duration}
+    if status == 429:
+        return []
+    if status != 200:
+        return [last | {"reason": "status_500", "first_token_ms": None}]
+    if number % 9:
+        return [last]
+    lost = duration // 4
+    failed = last | {"deployment": "sonnet", "status": 503, "reason": "overloaded", "first_token_ms": None}
+    return [
+        failed | {"duration_ms": lost},
+        last | {"started_ms": lost, "first_token_ms": max(first, lost + 20), "duration_ms": duration - lost},
+    ]
+
+
 def _records(
-    organization: Organization, keys: list[ApiKey], budgets: list[Budget], now: datetime
+    organization: Organization,
+    keys: list[ApiKey],
+    budgets: list[Budget],
+    prices: dict[str, int],
+    now: datetime,
 ) -> list[dict[str, Any]]:
     dice = random.Random(7)  # noqa: S311 - the same pictures every time
     weights = [9, 4, 2, 7, 3, 4, 6, 1]
@@ -257,6 +292,7 @@ def _records(
             tokens_in = tokens_out = 0
         cost = rounded((Decimal(price_in) * tokens_in + Decimal(price_out) * tokens_out) / 1_000_000)
         duration = int(dice.lognormvariate(7.3, 0.6))
+        first = min(duration, int(dice.lognormvariate(5.9, 0.5)))
         made.append(
             {
                 "t": "end",
@@ -277,7 +313,7 @@ def _records(
                 "status": status,
                 "end_reason": end_reason,
                 "error_code": code,
-                "attempts": [],
+                "attempts": _attempts(deployment, status, duration, first, number),
                 "input_tokens": tokens_in,
                 "cached_input_tokens": 0,
                 "cache_write_tokens": 0,
@@ -286,11 +322,11 @@ def _records(
                 "usage_source": "reported" if status == 200 else "none",
                 "cost": str(cost),
                 "charge": str(rounded(cost * Decimal("1.2"))),
-                "cost_price_id": None,
+                "cost_price_id": prices[deployment],
                 "charge_price_id": None,
                 "markup": "0.2",
                 "budget_ids": [budget.pk for budget in budgets if _binds(budget, key, started)],
-                "first_token_ms": min(duration, int(dice.lognormvariate(5.9, 0.5))),
+                "first_token_ms": first,
                 "duration_ms": duration,
                 "tags": {},
             }
@@ -298,23 +334,25 @@ def _records(
     return made
 
 
-def _use(organization: Organization, keys: list[ApiKey]) -> None:
+def _use(organization: Organization, keys: list[ApiKey], prices: dict[str, int]) -> str:
+    """Requests of the last weeks; returns the id of one that a second provider answered."""
     now = datetime.now(UTC)
     with transaction.atomic(), connection.cursor() as cursor:
         for days in range(0, HISTORY.days + 28, 27):
             partitions.ensure(cursor, now - timedelta(days=days))
     budgets = _counters(organization, now)
-    records = _records(organization, keys, budgets, now)
+    records = _records(organization, keys, budgets, prices, now)
     connection.ensure_connection()
     settle(connection.connection, [Ended(WORKER, record, orjson.dumps(record)) for record in records])
     for budget in budgets[:3]:
         Lease.objects.create(budget=budget, worker=WORKER, remaining=Decimal("0.75"))
         Budget.objects.filter(pk=budget.pk).update(held=Decimal("0.75"))
+    return next(str(record["request_id"]) for record in reversed(records) if len(record["attempts"]) > 1)
 
 
 def make_sample() -> Sample:
     """Fill an empty database through the services that the product itself uses."""
-    _routes()
+    prices = _routes()
     plan = create_plan(acting_user=None, name="business")
     set_quota(acting_user=None, scope="plan", target=plan, metric="requests_per_minute", limit=6000)
     acme = create_organization(
@@ -339,7 +377,7 @@ def make_sample() -> Sample:
         keys = _keys(teams, people)
         invitation = _invited(acme, teams, people["ann"].user)
         _limits(acme, teams, keys, people)
-        _use(acme, keys)
+        request = _use(acme, keys, prices)
     while rollups.refresh():
         pass
     while ledger.post_usage():
@@ -385,4 +423,5 @@ def make_sample() -> Sample:
         operator=operator.email,
         key=keys[0],
         invitation=invitation,
+        request=request,
     )

@@ -1,4 +1,4 @@
-"""``manage.py shots``: pictures of every page of the console, and what each page weighs."""
+"""``manage.py shots``: pictures of every page of the console, what each weighs, and whether all can use it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from django.test.testcases import LiveServerThread
-from django.urls import reverse
+from django.urls import URLResolver, get_resolver, resolve, reverse
 
 from tenants.models import User
 
@@ -29,6 +29,22 @@ CHROMIUM = "/usr/bin/chromium"
 WIDE, NARROW = {"width": 1360, "height": 860}, {"width": 390, "height": 844}
 CUT_OFF = "[...document.querySelectorAll('.table-wrap')].some(wrap => wrap.scrollWidth > wrap.clientWidth)"
 HEAVIEST = 150 * 1024
+# What of axe-core's findings may not be: the words are its own, worst last.
+GRAVE = {"serious", "critical"}
+# Addresses of the console that are no pages: forms that are only sent, and files.
+NO_PAGE = {
+    "quota_save",
+    "member_add",
+    "member_role",
+    "team_new",
+    "team_leave",
+    "invitation_resend",
+    "invitation_revoke",
+    "costs_report",
+    "costs_usage_csv",
+    "costs_usage_jsonl",
+    "ledger_csv",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +90,12 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         )
     }
     pages["key"] = reverse("console:key", args=[acme, sample.key.pk])
+    pages["request"] = reverse("console:request", args=[acme, sample.request])
     for name, url in pages.items():
         yield Shot(name, url, owner)
         yield Shot(f"{name}-dark", url, owner, dark=True)
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
-        if name not in {"key", "roles"}:
+        if name not in {"key", "request", "roles"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
     key = [acme, sample.key.pk]
     yield Shot("key-edit", reverse("console:key_edit", args=key), owner)
@@ -117,6 +134,20 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("operator-provider", reverse("admin:routing_provider_add"), sample.operator)
     yield Shot("operator-organization", reverse("admin:tenants_organization_add"), sample.operator)
     yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
+
+
+def without_picture(shots: list[Shot]) -> set[str]:
+    """The names of the console's pages that no picture shows."""
+    shown = {resolve(urlsplit(shot.url).path).url_name for shot in shots}
+    return set(_names(get_resolver("gateway.console.urls"))) - shown - NO_PAGE
+
+
+def _names(resolver: URLResolver) -> Iterator[str]:
+    for pattern in resolver.url_patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _names(pattern)
+        elif pattern.name:
+            yield pattern.name
 
 
 @contextmanager
@@ -178,6 +209,18 @@ def weight_of(url: str, body: bytes) -> int:
     return len(gzip.compress(body)) if urlsplit(url).path.startswith(settings.STATIC_URL) else len(body)
 
 
+def barriers(page: Page) -> list[str]:
+    """What axe-core finds on the page that keeps people out: the rule, and the element that breaks it."""
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
+
+    return [
+        f"{finding['id']} ({finding['impact']}): {node['html'][:200]}"
+        for finding in Axe().run(page).response["violations"]
+        if finding["impact"] in GRAVE
+        for node in finding["nodes"]
+    ]
+
+
 class Command(BaseCommand):
     """Takes the pictures."""
 
@@ -203,12 +246,12 @@ class Command(BaseCommand):
             from gateway.management.sample import make_sample
 
             settings.PUBLIC_URL = base
-            shots = [
-                shot
-                for shot in shots_of(make_sample())
-                if not options["names"] or shot.name.startswith(tuple(options["names"]))
-            ]
-            self.take(base, shots, options)
+            shots = list(shots_of(make_sample()))
+            missing = without_picture(shots)
+            if missing:
+                raise CommandError(f"No picture shows {', '.join(sorted(missing))}.")
+            chosen = tuple(options["names"])
+            self.take(base, [shot for shot in shots if shot.name.startswith(chosen or "")], options)
 
     def take(self, base: str, shots: list[Shot], options: dict[str, Any]) -> None:
         """Take ``shots``; complain of errors in the browser and of heavy pages."""
@@ -256,8 +299,10 @@ class Command(BaseCommand):
         if not shot.narrow and page.evaluate(CUT_OFF):
             problems.append(f"{shot.name}: a table is wider than its card")
         page.screenshot(path=output / f"{shot.name}.png", full_page=True)
+        # What axe-core itself does to the page is not the page's fault.
+        found = [*problems, *(f"{shot.name}: {barrier}" for barrier in barriers(page))]
         page.context.close()
         if weight > HEAVIEST:
-            problems.append(f"{shot.name}: weighs {weight / 1024:.0f} KB, more than {HEAVIEST / 1024:.0f}")
+            found.append(f"{shot.name}: weighs {weight / 1024:.0f} KB, more than {HEAVIEST / 1024:.0f}")
         self.stdout.write(f"{weight / 1024:6.0f} KB  {shot.name}")
-        return problems
+        return found
