@@ -8,10 +8,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-model drill shots run test lint format bench lock clean
+.PHONY: help install install-model drill shots run test lint format bench bench-ingest lock clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.installed ## make .venv and install the pinned packages
 
@@ -38,6 +38,9 @@ format: install ## write the code in the agreed style
 
 bench: install install-bench ## measure the gateway on this machine; ARGS="--profile --json FILE"
 	@$(BIN)/python manage.py bench $(ARGS)
+
+bench-ingest: install ## measure shipping, rollups and reports beside ten million events; ARGS="--events 1000000"
+	@$(BIN)/python manage.py bench_ingest $(ARGS)
 
 shots: install ## pictures of every console page into var/shots; ARGS="quotas keys"
 	$(BIN)/python manage.py shots $(ARGS)

@@ -163,3 +163,24 @@ def test_a_short_run_measures_everything_and_leaves_nothing(tmp_path: Path) -> N
 
 def test_a_stream_has_an_event_for_each_word_and_four_more() -> None:
     assert EVENTS == 104
+
+
+def test_the_bench_of_ingestion_ships_sums_and_reports_what_it_made(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "manage.py", "bench_ingest", "--events", "3000", "--ship", "400"),
+            *("--keys", "50", "--members", "10", "--json", str(figures)),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"WEIR_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(figures.read_text())
+    assert found["books"] == "balanced"
+    assert found["shipped, events/s"] > 0
+    assert "report by end_user, ms" in found

@@ -25,8 +25,12 @@ _USED = frozenset({"completed", "client_gone", "cut"})
 
 
 def new_request_id() -> str:
-    """``req_`` and 128 random bits in hexadecimal."""
-    return "req_" + os.urandom(16).hex()
+    """``req_``, the time in milliseconds and 80 random bits, in hexadecimal.
+
+    In the order of time, so that an index on ids grows at its end and a large table takes rows as fast
+    as a small one.
+    """
+    return f"req_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 @dataclass(slots=True)
