@@ -39,7 +39,13 @@ KINDS: dict[str, Kind] = {
         Kind("fireworks", "Fireworks", "https://api.fireworks.ai/inference/v1"),
         Kind("xai", "xAI", "https://api.x.ai/v1"),
         Kind("openrouter", "OpenRouter", "https://openrouter.ai/api/v1"),
-        Kind("gemini", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta/openai"),
+        Kind(
+            "gemini",
+            "Google Gemini",
+            "https://generativelanguage.googleapis.com/v1beta",
+            auth_header="x-goog-api-key",
+            auth_prefix="",
+        ),
         Kind(
             "anthropic",
             "Anthropic",

@@ -108,7 +108,7 @@ class Relay:
         exchange.offer = offer
         attempt = Attempt(deployment.name, provider.name, exchange.elapsed_ms(), visit=turn.visit)
         exchange.attempts.append(attempt)
-        speaks = dialect(provider.kind.name)
+        speaks = dialect(provider.kind.name, provider.base_url)
         try:
             payload, dropped = speaks.body(deployment, facts.body, stream=facts.stream)
         except CannotCarry as error:

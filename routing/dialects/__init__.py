@@ -6,12 +6,15 @@ through an OpenAI-compatible endpoint.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from routing.dialects.anthropic import Anthropic
 from routing.dialects.base import Dialect, OldBound, Repaired
 from routing.dialects.chunks import StreamFault, StreamState, fault_of
 from routing.dialects.deepseek import DeepSeek
 from routing.dialects.finish import FailedFinish
 from routing.dialects.fireworks import Fireworks
+from routing.dialects.gemini import Gemini
 from routing.dialects.groq import Groq
 from routing.dialects.local import LMStudio, Ollama
 from routing.dialects.minimax import MiniMax
@@ -37,6 +40,7 @@ _CLASSES: dict[str, type[Dialect]] = {
     "fireworks": Fireworks,
     "xai": XAI,
     "anthropic": Anthropic,
+    "gemini": Gemini,
     "ollama": Ollama,
     "lmstudio": LMStudio,
     "simulator": Dialect,
@@ -45,8 +49,15 @@ _CLASSES: dict[str, type[Dialect]] = {
 _DIALECTS: dict[str, Dialect] = {name: _CLASSES.get(name, Repaired)(kind) for name, kind in KINDS.items()}
 
 
-def dialect(kind: str) -> Dialect:
-    """The dialect of a provider kind; KeyError for an unknown one."""
+# Google's own OpenAI-compatible endpoint, which takes the credential as OpenAI does.
+_GEMINI_COMPATIBLE = Repaired(replace(KINDS["gemini"], auth_header="Authorization", auth_prefix="Bearer "))
+
+
+def dialect(kind: str, base_url: str = "") -> Dialect:
+    """The dialect of a provider kind; KeyError for an unknown one. A Gemini address that ends in
+    ``/openai`` is that of its compatible endpoint."""
+    if kind == "gemini" and base_url.endswith("/openai"):
+        return _GEMINI_COMPATIBLE
     return _DIALECTS[kind]
 
 

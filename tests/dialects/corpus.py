@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from tests.dialects.anthropic_corpus import ANTHROPIC_REPLAYS
+from tests.dialects.gemini_corpus import GEMINI_REPLAYS
 from tests.dialects.shapes import WEATHER, Replay, chunk, last, lines, piece, usage
 
 REPLAYS = [
@@ -567,8 +568,8 @@ REPLAYS = [
         error="error",
     ),
     Replay(
-        "gemini-without-index-id-and-created",
-        "gemini",
+        "gemini-compatible-without-index-id-and-created",
+        "generic",
         lines(
             {
                 "choices": [
@@ -601,7 +602,7 @@ REPLAYS = [
     ),
     Replay(
         "gemini-relay-two-calls-under-one-index",
-        "gemini",
+        "generic",
         lines(
             chunk(
                 {"role": "assistant", **piece('{"a": 1}', index=0, id="call_1", name="f", type="function")}
@@ -614,7 +615,7 @@ REPLAYS = [
     ),
     Replay(
         "relay-two-calls-without-arguments-under-one-index",
-        "gemini",
+        "generic",
         lines(
             chunk({"role": "assistant", **piece("", index=0, id="call_1", name="f", type="function")}),
             chunk(piece("", index=0, id="call_2", name="g", type="function")),
@@ -647,8 +648,8 @@ REPLAYS = [
         finish="tool_calls",
     ),
     Replay(
-        "gemini-error-in-an-array",
-        "gemini",
+        "gemini-compatible-error-in-an-array",
+        "generic",
         b'[{"error":{"code":400,"message":"Please ensure that function call turn comes first.",'
         b'"status":"INVALID_ARGUMENT"}}]',
         error="Please ensure",
@@ -901,4 +902,5 @@ REPLAYS = [
         error="",
     ),
     *ANTHROPIC_REPLAYS,
+    *GEMINI_REPLAYS,
 ]

@@ -169,7 +169,7 @@ def replay_named(name: str) -> Replay:
 
 
 def test_what_a_provider_wants_back_with_a_tool_call_reaches_the_client() -> None:
-    replay = replay_named("gemini-without-index-id-and-created")
+    replay = replay_named("gemini-compatible-without-index-id-and-created")
     sent, _ = scan(replay, replay.raw)
     (call,) = chunks(sent)[0]["choices"][0]["delta"]["tool_calls"]
     assert call["extra_content"] == {"google": {"thought_signature": "c2ln"}}

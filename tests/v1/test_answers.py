@@ -159,7 +159,7 @@ def test_an_answer_that_says_it_failed_is_not_an_answer(word: str) -> None:
 
 
 def test_identity_is_filled_in() -> None:
-    answer = repaired("gemini", whole({"content": "a"}, id="", created=0, model=None, object=None))
+    answer = repaired("generic", whole({"content": "a"}, id="", created=0, model=None, object=None))
     assert answer["id"].startswith("chatcmpl-")
     assert answer["created"] > 0
     assert (answer["model"], answer["object"]) == ("their-model", "chat.completion")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from routing.dialects.anthropic.answers import FORMAT
 from routing.dialects.unsupported import CannotCarry
 
 Block = dict[str, Any]
@@ -85,7 +86,9 @@ def _assistant(message: dict[str, Any], where: str) -> list[Block]:
 
 def _thought(entry: dict[str, Any]) -> Block | None:
     """The thinking block that an entry of ``reasoning_details`` was made of; thinking without its
-    signature is refused, so it is left out."""
+    signature, or with another provider's, is refused, so it is left out."""
+    if entry.get("format", FORMAT) != FORMAT:
+        return None
     if entry.get("type") == "reasoning.encrypted" and entry.get("data"):
         return {"type": "redacted_thinking", "data": entry["data"]}
     if entry.get("type") == "reasoning.text" and entry.get("signature"):
