@@ -13,6 +13,7 @@ from django_scopes import scopes_disabled
 
 from billing import ledger, partitions, reconcile, rollups
 from billing.services import grants
+from billing.statements import making
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,12 @@ def post_usage() -> None:
 def expire_grants() -> None:
     """Take back what is left of promotional credit that ended."""
     grants.expire_grants()
+
+
+@shared_task(base=PlatformTask, soft_time_limit=1800, time_limit=1860)
+def make_statements() -> None:
+    """Make and lock the statements of months that are over."""
+    making.make_due()
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)

@@ -12,6 +12,7 @@ app.conf.beat_schedule = {
     "rollups": {"task": "billing.tasks.refresh_rollups", "schedule": 2.0, "options": {"expires": 10}},
     "ledger": {"task": "billing.tasks.post_usage", "schedule": 5.0, "options": {"expires": 30}},
     "grants": {"task": "billing.tasks.expire_grants", "schedule": 60.0, "options": {"expires": 50}},
+    "statements": {"task": "billing.tasks.make_statements", "schedule": 3600.0, "options": {"expires": 3000}},
     "partitions": {"task": "billing.tasks.ensure_partitions", "schedule": 3600.0},
     "reconcile": {"task": "billing.tasks.reconcile_books", "schedule": 24 * 3600.0},
 }

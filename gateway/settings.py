@@ -217,6 +217,17 @@ RELOAD_POLL_SECONDS: float = env.float("RELOAD_POLL_SECONDS", default=5.0)
 # SHIP_INTERVAL_SECONDS: how often the shipper looks into the journal.
 SHIP_INTERVAL_SECONDS: float = env.float("SHIP_INTERVAL_SECONDS", default=0.1)
 
+# --- Money --------------------------------------------------------------------------------------
+
+# STATEMENT_PREFIX: what the numbers of statements begin with.
+STATEMENT_PREFIX: str = env.str("STATEMENT_PREFIX", default="WEIR")
+# STATEMENT_ISSUER: who issues statements: a name, then lines of address, separated by "|".
+STATEMENT_ISSUER: str = "\n".join(
+    part.strip() for part in env.str("STATEMENT_ISSUER", default="Weir").split("|")
+)
+# STATEMENT_FONT: a TrueType file for statements, where names need other letters than western European ones.
+STATEMENT_FONT: str = env.str("STATEMENT_FONT", default="")
+
 # --- The rest ----------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-gb"

@@ -10,6 +10,7 @@ from billing.models.ledger import (
 )
 from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
+from billing.models.statement import Statement, StatementLine, StatementNumber, StatementPosting
 from billing.models.usage import DeadLetter, DirtyBucket, UsageEvent, UsageRollup
 
 __all__ = (
@@ -25,6 +26,10 @@ __all__ = (
     "Price",
     "Quota",
     "ReconcileReport",
+    "Statement",
+    "StatementLine",
+    "StatementNumber",
+    "StatementPosting",
     "UsageEvent",
     "UsageRollup",
 )

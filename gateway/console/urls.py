@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from gateway.console import audit, costs, home, invitations, keys, ledger, members, overview, quotas, requests
+from gateway.console import (
+    audit,
+    costs,
+    home,
+    invitations,
+    keys,
+    ledger,
+    members,
+    overview,
+    quotas,
+    requests,
+    statements,
+)
 
 app_name = "console"
 
@@ -15,6 +27,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("members/", include([*members.urlpatterns, *invitations.urlpatterns])),
     path("costs/", include(costs.urlpatterns)),
     path("ledger/", include(ledger.urlpatterns)),
+    path("statements/", include(statements.urlpatterns)),
     path("requests/", include(requests.urlpatterns)),
     path("audit/", audit.audit, name="audit"),
 ]

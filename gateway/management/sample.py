@@ -23,6 +23,7 @@ from billing.services.prices import set_price
 from billing.services.quotas import set_quota
 from billing.services.wallet import adjust, refund, top_up, wallet
 from billing.settlement import Ended, settle
+from billing.statements import making
 from routing.services.deployments import create_deployment
 from routing.services.groups import Place, create_model_group
 from routing.services.providers import create_provider
@@ -62,6 +63,8 @@ class Sample:
     invitation: str
     # The id of a request that a second provider answered.
     request: str
+    # The number of acme's newest.
+    statement: str
 
 
 def _routes() -> dict[str, int]:
@@ -412,6 +415,7 @@ def make_sample() -> Sample:
         reason="Welcome to the new models",
         reference="promo-2026-11",
     )
+    statements = making.make_due()
     reconcile.record(reconcile.compare())
     return Sample(
         acme=acme,
@@ -424,4 +428,5 @@ def make_sample() -> Sample:
         key=keys[0],
         invitation=invitation,
         request=request,
+        statement=statements[-1].number,
     )

@@ -237,6 +237,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Members", "members", "members", (Permission.VIEW,)),
     ("Costs", "costs", "costs", (Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)),
     ("Ledger", "ledger", "balance", (Permission.VIEW_MONEY,)),
+    ("Statements", "statements", "statement", (Permission.VIEW_MONEY,)),
     ("Requests", "requests", "requests", (Permission.VIEW_REQUESTS,)),
     ("Audit", "audit", "audit", (Permission.VIEW_AUDIT,)),
 )

@@ -17,10 +17,12 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django_scopes import scopes_disabled
 
+from billing.models import LedgerEntry, LedgerTransaction
+from billing.statements.making import make_through
 from tenants.models import Membership, Organization, TeamMembership
 from tenants.permissions import Role
 from tenants.services.invitations import invite
-from tests.billing.made_usage import Tenant, event, make_member, make_tenant
+from tests.billing.made_usage import Tenant, event, make_member, make_tenant, utc
 
 pytestmark = [
     pytest.mark.django_db,
@@ -70,6 +72,10 @@ READS: dict[str, tuple[int, ...]] = {
     "console:costs_usage_jsonl": EXPORTERS,
     "console:ledger": EXPORTERS,
     "console:ledger_csv": EXPORTERS,
+    "console:statements": EXPORTERS,
+    "console:statement": EXPORTERS,
+    "console:statement_pdf": EXPORTERS,
+    "console:statement_csv": EXPORTERS,
     "console:requests": ALL,
     "console:request": WATCHERS,
     "api:usage": EXPORTERS,
@@ -94,6 +100,9 @@ WITH_OBJECT = (
     "console:invitation_resend",
     "console:invitation_revoke",
     "console:request",
+    "console:statement",
+    "console:statement_pdf",
+    "console:statement_csv",
 )
 
 
@@ -182,6 +191,7 @@ class World:
             "request_id": f"req-{of.organization.slug}",
             "invitation": self.ids[f"invitation_of_{of.organization.slug}"],
             "token": "unknown",
+            "number": self.ids[f"statement_of_{of.organization.slug}"],
         }
         wanted = {word: value for word, value in objects.items() if word in parameters()[name]}
         wanted |= {word: self.filled(value) for word, value in changes.items()}
@@ -221,7 +231,23 @@ def world() -> World:
             ("owners_invitation", acme, Role.OWNER),
         )
     }
+    statements = {}
+    for tenant in (acme, globex):
+        with scopes_disabled():
+            made_of = LedgerTransaction.objects.create(
+                organization=tenant.organization,
+                kind="top_up",
+                reference=f"{tenant.organization.slug}-1",
+                posted_at=utc("2026-03-01T10:00"),
+            )
+            for account, sign in (("wallet", -1), ("cash", 1)):
+                LedgerEntry.objects.create(
+                    transaction=made_of, organization=tenant.organization, account=account, amount=sign
+                )
+        (statement,) = make_through(tenant.organization, utc("2026-05-01T10:00"))
+        statements[f"statement_of_{tenant.organization.slug}"] = statement.number
     ids = {
+        **statements,
         "search": acme.search.pk,
         "ads": acme.ads.pk,
         "backend": acme.backend.pk,

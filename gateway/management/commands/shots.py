@@ -85,6 +85,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "roles",
             "costs",
             "ledger",
+            "statements",
             "requests",
             "audit",
         )
@@ -97,6 +98,10 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
         if name not in {"key", "request", "roles"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
+    yield Shot("statement", reverse("console:statement", args=[acme, sample.statement]), owner)
+    yield Shot(
+        "statement-narrow", reverse("console:statement", args=[acme, sample.statement]), owner, narrow=True
+    )
     key = [acme, sample.key.pk]
     yield Shot("key-edit", reverse("console:key_edit", args=key), owner)
     yield Shot("key-rotate", reverse("console:key_rotate", args=key), owner)
