@@ -322,7 +322,14 @@ class OrganizationForm(OrganizationModelForm):
 class OrganizationAdmin(Served):
     """Tenants. They are suspended, never deleted."""
 
-    NAMES: ClassVar[tuple[str, ...]] = ("name", "plan", "time_zone", "markup", "model_groups")
+    NAMES: ClassVar[tuple[str, ...]] = (
+        "name",
+        "plan",
+        "time_zone",
+        "markup",
+        "lower_max_tokens",
+        "model_groups",
+    )
     TERMS: ClassVar[tuple[str, ...]] = ("billing", "credit_limit")
     form = OrganizationForm
     list_display = ("name", "slug", "plan", "billing", "suspended_at")

@@ -97,6 +97,8 @@ class Organization(models.Model):
     credit_limit = models.DecimalField(max_digits=24, decimal_places=12, null=True, blank=True)
     # Share added to the provider's cost where a model group has no price of its own.
     markup = models.DecimalField(max_digits=9, decimal_places=6, default=0)
+    # Whether an answer is shortened to what a hard budget has left, rather than refused.
+    lower_max_tokens = models.BooleanField(default=False, db_default=False)
     # Names of the model groups it may use; null: all (of its plan).
     model_groups = ArrayField(models.CharField(max_length=100), null=True, blank=True)
     suspended_at = models.DateTimeField(null=True, blank=True)

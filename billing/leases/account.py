@@ -36,15 +36,23 @@ class BudgetExceeded(Exception):
     """A budget has too little left: ``limit`` and ``spent`` in US dollars.
 
     ``resets_at`` is when the period ends, None for a budget without periods. A part of what seems
-    left can be held for requests under way.
+    left can be held for requests under way; ``left`` is what a request of this worker could have.
     """
 
-    def __init__(self, rule: BudgetRule, limit: Decimal, spent: Decimal, resets_at: datetime | None) -> None:
+    def __init__(
+        self,
+        rule: BudgetRule,
+        limit: Decimal,
+        spent: Decimal,
+        resets_at: datetime | None,
+        left: Decimal = ZERO,
+    ) -> None:
         super().__init__(f"The budget {rule.label!r} is used up.")
         self.rule = rule
         self.limit = limit
         self.spent = spent
         self.resets_at = resets_at
+        self.left = left
 
 
 class MoneyUnavailable(Exception):
@@ -131,7 +139,8 @@ class Account:
 
     def exceeded(self, rule: BudgetRule) -> BudgetExceeded:
         """The refusal, with the numbers last seen."""
-        return BudgetExceeded(rule, self.limit or ZERO, self.spent, self.end)
+        left = max(self.free + max(self.room, ZERO), ZERO)
+        return BudgetExceeded(rule, self.limit or ZERO, self.spent, self.end, left)
 
 
 class Reservation:
@@ -159,6 +168,11 @@ class Reservation:
         account.used = True
         self._accounts.append(account)
         self.budget_ids.append(account.id)
+
+    @property
+    def binding(self) -> bool:
+        """Whether a limit stands behind it, rather than counters alone."""
+        return bool(self._leased)
 
     def settle(self, charge: Decimal) -> None:
         """The request was charged ``charge``: the rest returns to the leases of this worker.

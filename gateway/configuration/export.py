@@ -207,6 +207,7 @@ def _organization(organization: Organization) -> dict[str, Any]:
             credit_limit=_money(limit) if limit is not None else None,
             balance=_money(balance) if balance is not None else None,
             markup=_share(organization.markup) if organization.markup else None,
+            lower_max_tokens=organization.lower_max_tokens or None,
         )
         members = Membership.objects.select_related("user").order_by("user__email")
         return {

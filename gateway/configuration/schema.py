@@ -255,6 +255,7 @@ class OrganizationBlock(Block):
     credit_limit: Amount | None = None
     balance: Amount | None = None
     markup: Markup = Decimal(0)
+    lower_max_tokens: bool = False
     model_groups: list[str] | None = None
     quotas: QuotasBlock = QuotasBlock()
     end_user_quotas: QuotasBlock = QuotasBlock()

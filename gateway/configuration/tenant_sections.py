@@ -89,6 +89,7 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
         "plan": Plan.objects.get(name=block.plan) if block.plan is not None else None,
         "time_zone": block.time_zone,
         "markup": block.markup,
+        "lower_max_tokens": block.lower_max_tokens,
         "model_groups": block.model_groups,
     }
     terms = {"billing": block.billing, "credit_limit": block.credit_limit}

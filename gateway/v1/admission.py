@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from math import ceil
 from typing import TypeVar
 
 from billing.leases import BudgetExceeded, BudgetRule, LeaseBook, MoneyUnavailable, Reservation
 from billing.money import plain
-from billing.pricing import worst_case
 from billing.rate_limits import CONCURRENCY, REQUESTS, TOKENS, RateLimited, RateLimiter, RateRule, Ticket
+from gateway.v1.bounds import lower, lowered, most
 from gateway.v1.errors import NO_RETRY, BudgetSpent, Headers, LimitReached, Unavailable
 from gateway.v1.exchange import Exchange, Offer
-from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
+from gateway.v1.facts import Facts
 from gateway.v1.principals import UserGroup
 
 UNITS = {
@@ -22,7 +21,8 @@ UNITS = {
     TOKENS: "tokens per minute",
     CONCURRENCY: "requests at a time",
 }
-
+# How often the answer's bound may be lowered for one request.
+LOWERINGS = 3
 
 Rule = TypeVar("Rule", BudgetRule, RateRule)
 
@@ -37,7 +37,7 @@ class Grant:
 
     def covers(self, facts: Facts, offer: Offer, markup: Decimal) -> bool:
         """Whether what was reserved is also enough for ``offer``."""
-        return _most(facts, offer, markup) <= self.reservation.amount
+        return most(facts, offer, markup) <= self.reservation.amount
 
     def settle(self, charge: Decimal, tokens: int) -> None:
         """The request cost ``charge`` US dollars and took ``tokens`` tokens."""
@@ -82,14 +82,17 @@ class Admission:
             ticket = await self._limit(rates, subjects, tokens, exchange.request_id)
             headers = rate_headers(ticket)
         try:
-            amount = max(_most(facts, offer, principal.markup) for offer in offers)
-            reservation = await self._reserve(budgets, facts.end_user, amount, exchange.started_at)
+            reservation = await self._reserve(exchange, offers, budgets)
         except BaseException:
             # Whatever happened, also a client that went away: the rate limits are given back.
             if ticket is not None:
                 self._limiter.release(ticket, 0)
             raise
         exchange.budget_ids = reservation.budget_ids
+        # What was reserved must be what it can cost at most.
+        facts.tells_bound = facts.output_bound is None and reservation.binding
+        if exchange.lowered_to is not None:
+            headers = [*headers, (b"x-weir-max-tokens-lowered", str(exchange.lowered_to).encode())]
         return Grant(reservation, ticket, self._limiter), headers
 
     async def _limit(
@@ -101,12 +104,30 @@ class Admission:
             raise _limit_error(refused) from None
 
     async def _reserve(
-        self, rules: tuple[BudgetRule, ...], end_user: str, amount: Decimal, at: datetime
+        self, exchange: Exchange, offers: list[Offer], rules: tuple[BudgetRule, ...]
     ) -> Reservation:
+        """The worst case of ``offers``, or of as long an answer as what is left allows."""
+        principal, facts = exchange.principal, exchange.facts
+        assert principal is not None and facts is not None  # noqa: S101, PT018  # as above
+        asked = amount = max(most(facts, offer, principal.markup) for offer in offers)
         try:
-            return await self._leases.reserve(rules, end_user, amount, at)
+            # What is left can shrink between a look and a grant, and another budget can have less.
+            for _ in range(LOWERINGS):
+                try:
+                    return await self._leases.reserve(rules, facts.end_user, amount, exchange.started_at)
+                except BudgetExceeded as refused:
+                    tokens = None
+                    if principal.lowers_output:
+                        tokens = lowered(facts, offers, principal.markup, refused.left)
+                    if tokens is None:
+                        raise
+                    lower(facts, tokens)
+                    exchange.lowered_to = tokens
+                    amount = max(most(facts, offer, principal.markup) for offer in offers)
+            return await self._leases.reserve(rules, facts.end_user, amount, exchange.started_at)
         except BudgetExceeded as refused:
-            raise BudgetSpent(_budget_message(refused, amount), headers=NO_RETRY) from None
+            exchange.lowered_to = None
+            raise BudgetSpent(_budget_message(refused, asked), headers=NO_RETRY) from None
         except MoneyUnavailable:
             raise Unavailable(
                 "The gateway cannot check budgets at the moment, so it takes no new requests.",
@@ -122,14 +143,6 @@ def _of_user(rules: dict[UserGroup, tuple[Rule, ...]], facts: Facts) -> tuple[Ru
     return (rules.get((user, "")) or rules.get(("", ""), ())) + (
         rules.get((user, model)) or rules.get(("", model), ())
     )
-
-
-def _most(facts: Facts, offer: Offer, markup: Decimal) -> Decimal:
-    """US dollars this request can cost at most there."""
-    output = facts.output_bound
-    if output is None:
-        output = (offer.candidate.deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS) * facts.choices
-    return worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup)
 
 
 def _limit_error(refused: RateLimited) -> LimitReached:

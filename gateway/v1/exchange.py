@@ -98,6 +98,8 @@ class Exchange:
     status: int = 0
     end_reason: str = ""
     error_code: str = ""
+    # Tokens each choice was bounded to because a budget had no more.
+    lowered_to: int | None = None
     # What refused it, in the words the client got.
     refusal: str = ""
     first_token_ms: int | None = None

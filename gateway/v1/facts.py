@@ -40,6 +40,14 @@ class Facts:
     needs: frozenset[str] = frozenset()
     end_user: str = ""
     base64: bool = False
+    # Whether a provider that is not known to stop by itself is told the bound that was reserved.
+    tells_bound: bool = False
+
+    def body_for(self, max_output_tokens: int | None) -> dict[str, Any]:
+        """The body for a deployment whose answers have at most ``max_output_tokens``; None: unknown."""
+        if self.tells_bound and max_output_tokens is None:
+            return {**self.body, "max_tokens": DEFAULT_OUTPUT_TOKENS}
+        return self.body
 
 
 def decode(raw: bytes) -> dict[str, Any]:

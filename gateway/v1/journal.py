@@ -14,6 +14,8 @@ from gateway.v1.exchange import Exchange
 
 # The tag that tells the console which quota refused a request.
 REFUSED_BY = "weir.refused_by"
+# The tag of a request whose answer was bounded to what a budget had left, in tokens.
+LOWERED_TO = "weir.max_tokens_lowered"
 
 
 class Journal:
@@ -91,8 +93,16 @@ def _identity(exchange: Exchange) -> dict[str, Any]:
         "charge_price_id": offer.price_rates.price_id if offer is not None and offer.price_rates else None,
         "markup": f"{principal.markup:f}",
         "budget_ids": exchange.budget_ids,
-        "tags": {REFUSED_BY: exchange.refusal} if exchange.refusal else {},
+        "tags": _tags(exchange),
     }
+
+
+def _tags(exchange: Exchange) -> dict[str, str]:
+    if exchange.refusal:
+        return {REFUSED_BY: exchange.refusal}
+    if exchange.lowered_to is not None:
+        return {LOWERED_TO: str(exchange.lowered_to)}
+    return {}
 
 
 def _time(moment: datetime) -> str:

@@ -41,6 +41,8 @@ class Principal:
     organization: str
     plan: str | None
     markup: Decimal
+    # Whether a hard budget that has too little left shortens the answer instead of refusing.
+    lowers_output: bool
     expires_at: datetime | None
     allowed_networks: tuple[Network, ...] | None
     # What the organization may use, and what this key may use of it; None: everything.
@@ -150,7 +152,7 @@ _KEY = """
 SELECT COALESCE(k.successor_id, k.id) AS id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
        k.model_groups AS key_groups,
        t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
-       o.markup, o.time_zone, o.plan_id, p.name AS plan, p.model_groups AS plan_groups
+       o.markup, o.lower_max_tokens, o.time_zone, o.plan_id, p.name AS plan, p.model_groups AS plan_groups
 FROM tenants_apikey k
 JOIN tenants_team t ON t.id = k.team_id
 JOIN tenants_organization o ON o.id = k.organization_id
@@ -222,6 +224,7 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]], at: datetime) 
         organization=row["organization"],
         plan=row["plan"],
         markup=row["markup"],
+        lowers_output=row["lower_max_tokens"],
         expires_at=row["expires_at"],
         allowed_networks=None if networks is None else tuple(map(_network, networks)),
         organization_groups=_narrowed(row["plan_groups"], row["organization_groups"]),

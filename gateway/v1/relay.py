@@ -110,7 +110,9 @@ class Relay:
         exchange.attempts.append(attempt)
         speaks = dialect(provider.kind.name, provider.base_url)
         try:
-            payload, dropped = speaks.body(deployment, facts.body, stream=facts.stream)
+            payload, dropped = speaks.body(
+                deployment, facts.body_for(deployment.max_output_tokens), stream=facts.stream
+            )
         except CannotCarry as error:
             attempt.reason = "unsupported"
             raise unsupported(error.param, provider.kind.label) from None

@@ -38,7 +38,7 @@ class PlanInUse(OrganizationError):
     """Organizations are still on the plan."""
 
 
-CHANGEABLE = frozenset({"name", "plan", "time_zone", "markup", "model_groups"})
+CHANGEABLE = frozenset({"name", "plan", "time_zone", "markup", "model_groups", "lower_max_tokens"})
 
 
 def _check_time_zone(name: str) -> None:
@@ -72,6 +72,7 @@ def create_organization(
     billing: str = "postpaid",
     credit_limit: Decimal | None = None,
     markup: Decimal = Decimal(0),
+    lower_max_tokens: bool = False,
     plan: Plan | None = None,
     model_groups: Sequence[str] | None = None,
 ) -> Organization:
@@ -90,6 +91,7 @@ def create_organization(
         billing=billing,
         credit_limit=credit_limit,
         markup=markup,
+        lower_max_tokens=lower_max_tokens,
         plan=plan,
         model_groups=None if model_groups is None else list(model_groups),
     )
@@ -111,7 +113,7 @@ def create_organization(
 def update_organization(
     *, acting_user: User | None, organization: Organization, **changes: Any
 ) -> Organization:
-    """Change ``name``, ``plan``, ``time_zone``, ``markup`` or ``model_groups``; nothing if all are so already.
+    """Change the fields in ``CHANGEABLE``; nothing if all are so already.
 
     How it pays is changed by ``billing.services.wallet.set_terms``, which moves the wallet's limit too.
     Raises ``UnchangeableField``, ``UnknownTimeZone``, ``BadTerms``, ``InvalidRow``.

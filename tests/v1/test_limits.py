@@ -307,3 +307,59 @@ def test_a_temporary_increase_lets_requests_pass_until_it_ends_by_itself(stack: 
     # What was leased while it was raised may be spent; it returns or is used within seconds.
     wait_until(over_budget, 8)
     books_balance(tenant)
+
+
+LONG: list[Any] = [{"role": "user", "content": "words=5000"}]
+
+
+@pytest.mark.parametrize("named", [{}, {"max_tokens": 3000}, {"max_completion_tokens": 3000}])
+def test_an_answer_is_shortened_to_what_a_hard_budget_has_left(
+    stack: Stack, slug: str, named: dict[str, Any]
+) -> None:
+    tenant = stack.tenant(slug, quotas=[("key", "budget", "0.004", "total")], lower_max_tokens=True)
+    raw = tenant.client().chat.completions.with_raw_response.create(model="sim-small", messages=LONG, **named)
+    tokens = int(raw.headers["x-weir-max-tokens-lowered"])
+    answer = raw.parse()
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    # At 0.000008 a token of output, 0.004 buys 500, less what the input may cost.
+    assert 440 <= tokens < 500
+    assert answer.usage.completion_tokens == tokens
+    (event,) = events(tenant)
+    assert event.charge <= Decimal("0.004")
+    assert event.tags == {"weir.max_tokens_lowered": str(tokens)}
+    books_balance(tenant)
+
+
+def test_no_answer_is_shortened_below_sixteen_tokens(stack: Stack, slug: str) -> None:
+    # 0.000128 pays for sixteen tokens and no input.
+    tenant = stack.tenant(slug, quotas=[("key", "budget", "0.000128", "total")], lower_max_tokens=True)
+    with pytest.raises(openai.RateLimitError) as caught:
+        tenant.client().chat.completions.create(model="sim-small", messages=LONG)
+    assert caught.value.code == "insufficient_quota"
+    # 4,096 tokens at 0.000008 and the input: what was asked for, not what was tried.
+    assert "may cost up to $0.03" in str(caught.value)
+    books_balance(tenant)
+
+
+def test_by_default_a_request_that_may_cost_too_much_is_refused(stack: Stack, slug: str) -> None:
+    tenant = stack.tenant(slug, quotas=[("key", "budget", "0.004", "total")])
+    with pytest.raises(openai.RateLimitError):
+        tenant.client().chat.completions.create(model="sim-small", messages=LONG)
+    books_balance(tenant)
+
+
+def test_an_unbounded_answer_ends_where_the_reservation_of_a_hard_budget_does(
+    stack: Stack, slug: str
+) -> None:
+    # No max_output_tokens is known of sim-small, so 4,096 tokens are reserved.
+    free = stack.tenant(f"free-{slug[-6:]}")
+    answer = free.client().chat.completions.create(model="sim-small", messages=LONG)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 5000
+    tenant = stack.tenant(slug, quotas=[("key", "budget", "1.00", "total")])
+    answer = tenant.client().chat.completions.create(model="sim-small", messages=LONG)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4096
+    assert answer.choices[0].finish_reason == "length"
+    books_balance(tenant)

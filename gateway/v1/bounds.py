@@ -1,0 +1,66 @@
+"""Bounds on the answer: what it can cost at most, and the bound a provider is told so that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from billing.pricing import worst_case
+from gateway.v1.exchange import Offer
+from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
+
+# An answer that is cut shorter than this, in tokens, is of no use to anyone.
+LEAST_OUTPUT_TOKENS = 16
+# The names under which a client bounds the answer.
+BOUND_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def most(facts: Facts, offer: Offer, markup: Decimal) -> Decimal:
+    """US dollars this request can cost at most there."""
+    output = facts.output_bound
+    if output is None:
+        output = _own_bound(offer) * facts.choices
+    return worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup)
+
+
+def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decimal) -> int | None:
+    """The highest bound, in tokens of each choice, whose worst case ``left`` US dollars cover.
+
+    None where not even ``LEAST_OUTPUT_TOKENS`` fit, or where the request's own bound is that low.
+    """
+    if facts.output_bound is None:
+        high = min(map(_own_bound, offers))
+    else:
+        high = facts.output_bound // facts.choices
+
+    def fits(tokens: int) -> bool:
+        output = tokens * facts.choices
+        return all(
+            worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup) <= left
+            for offer in offers
+        )
+
+    low = LEAST_OUTPUT_TOKENS
+    if high <= low or not fits(low):
+        return None
+    # The worst case grows with the bound: halve the way to the last that fits.
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def lower(facts: Facts, tokens: int) -> None:
+    """Bound each choice to ``tokens``, by the names the client used."""
+    facts.output_bound = tokens * facts.choices
+    named = [name for name in BOUND_NAMES if facts.body.get(name) is not None]
+    for name in named or BOUND_NAMES[:1]:
+        facts.body[name] = tokens
+
+
+def _own_bound(offer: Offer) -> int:
+    """Tokens of one choice where the client set no bound."""
+    return offer.candidate.deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS
