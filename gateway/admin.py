@@ -169,6 +169,7 @@ class DeploymentAdmin(Served):
         "context_window",
         "max_output_tokens",
         "capabilities",
+        "region",
     )
     list_display = ("name", "provider", "model", "context_window")
     list_filter = ("provider",)
@@ -202,20 +203,22 @@ class ModelGroupAdmin(Served):
     """The names that clients send as ``model``."""
 
     list_display = ("name", "strategy")
-    fields = ("name", "strategy", "fallbacks", "rules")
+    NAMES: ClassVar[tuple[str, ...]] = ("strategy", "fallbacks", "rules", "max_cost", "regions", "pin")
+    fields = ("name", *NAMES)
     inlines = (PlaceInline,)
 
     def get_readonly_fields(self, request: HttpRequest, obj: ModelGroup | None = None) -> tuple[str, ...]:  # noqa: ARG002  # Django's signature
         return ("name",) if obj else ()
 
     def save_model(self, request: HttpRequest, obj: ModelGroup, form: Any, change: bool) -> None:
-        by = operator(request)
+        by, given = operator(request), form.cleaned_data
+        # An empty field of the form says nothing.
+        given["fallbacks"], given["rules"] = given["fallbacks"] or {}, given["rules"] or []
+        given["regions"] = given["regions"] or None
         if change:
-            changes = touched(form, "strategy", "fallbacks", "rules")
-            groups.update_model_group(acting_user=by, group=obj, **changes)
+            groups.update_model_group(acting_user=by, group=obj, **touched(form, *self.NAMES))
             return
-        values = {name: form.cleaned_data[name] for name in ("strategy", "fallbacks", "rules")}
-        values |= {"fallbacks": values["fallbacks"] or {}, "rules": values["rules"] or []}
+        values = {name: form.cleaned_data[name] for name in self.NAMES}
         obj.pk = groups.create_model_group(acting_user=by, name=obj.name, **values).pk
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:  # noqa: ARG002  # Django's signature
@@ -329,6 +332,8 @@ class OrganizationAdmin(Served):
         "markup",
         "lower_max_tokens",
         "model_groups",
+        "regions",
+        "hidden_headers",
     )
     TERMS: ClassVar[tuple[str, ...]] = ("billing", "credit_limit")
     form = OrganizationForm
@@ -356,6 +361,7 @@ class OrganizationAdmin(Served):
     def save_model(self, request: HttpRequest, obj: Organization, form: Any, change: bool) -> None:
         by, values = operator(request), form.cleaned_data
         values["model_groups"] = values["model_groups"] or None
+        values["regions"] = values["regions"] or None
         if change:
             changes = touched(form, *self.NAMES)
             saved = organizations.update_organization(acting_user=by, organization=obj, **changes)

@@ -15,6 +15,11 @@ name_validator = RegexValidator(
     "Use 1 to 100 letters, digits, dots, underscores, colons and hyphens, beginning with a letter or digit.",
 )
 
+region_validator = RegexValidator(
+    r"^[a-z0-9][a-z0-9-]{0,39}$",
+    "Use 1 to 40 lower-case letters, digits and hyphens, beginning with a letter or digit.",
+)
+
 
 class Provider(models.Model):
     """A service that answers requests, or a server of one's own."""
@@ -56,6 +61,10 @@ class Deployment(models.Model):
     max_output_tokens = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     # What it can do (tools, json_schema, vision, ...); null: whatever is asked.
     capabilities = ArrayField(models.CharField(max_length=40), null=True, blank=True)
+    # Where it runs, such as "eu"; empty: not said, so not for requests that must stay in a region.
+    region = models.CharField(
+        max_length=40, blank=True, default="", db_default="", validators=[region_validator]
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
@@ -71,6 +80,16 @@ class ModelGroup(models.Model):
     fallbacks = models.JSONField(default=dict, blank=True)
     # [{"when": {...}, "use": group} or {"when": {...}, "deployments": [...]}], first match wins.
     rules = models.JSONField(default=list, blank=True)
+    # US dollars that one request may be charged at most; null: no ceiling.
+    max_cost = models.DecimalField(
+        max_digits=24, decimal_places=12, null=True, blank=True, validators=[MinValueValidator(0)]
+    )
+    # Only deployments in one of these; null: anywhere.
+    regions = ArrayField(
+        models.CharField(max_length=40, validators=[region_validator]), null=True, blank=True
+    )
+    # Whether clients may ask for one of its deployments, as group/deployment.
+    pin = models.BooleanField(default=True, db_default=True)
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from operator import itemgetter
 from random import Random
@@ -28,6 +28,20 @@ class Need:
     capabilities: frozenset[str] = frozenset()
     plan: str | None = None
     team: str | None = None
+    # US dollars that the caller may be charged at most; None: no ceiling.
+    max_cost: Decimal | None = None
+    # Only deployments in one of these; None: anywhere.
+    regions: frozenset[str] | None = None
+
+    def within(self, group: GroupSpec) -> Need:
+        """This need with the group's own ceiling and regions: they narrow, and never widen."""
+        if group.max_cost is None and group.regions is None:
+            return self
+        ceilings = [each for each in (self.max_cost, group.max_cost) if each is not None]
+        regions = self.regions
+        if group.regions is not None:
+            regions = group.regions if regions is None else regions & group.regions
+        return replace(self, max_cost=min(ceilings, default=None), regions=regions)
 
 
 class Candidate(NamedTuple):
@@ -55,12 +69,14 @@ class Signals:
     resting: Callable[[DeploymentSpec], str] = lambda _: ""
     # Whether it has a price; None: whether it has a cost.
     priced: Callable[[DeploymentSpec], bool] | None = None
+    # US dollars that the caller would be charged at most, there and by that group's price; None: not priced.
+    charge: Callable[[GroupSpec, DeploymentSpec], Decimal | None] | None = None
 
 
 class NoCandidate(Exception):
     """Nothing in the group can serve the request; ``reason`` is one of REASONS."""
 
-    REASONS = ("unpriced", "capability", "context_window", "empty")
+    REASONS = ("unpriced", "capability", "context_window", "empty", "region", "max_cost", "pinned")
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -80,11 +96,12 @@ def order(
     ``permitted`` tells whether the caller may use a group; a fallback or redirect to another one is
     passed over. Raises NoCandidate where nothing is left.
     """
-    target, only = _redirected(table, group, need, permitted)
+    route = routed(table, group, need, permitted)
+    target, need = route.group, route.need
     found: list[Candidate] = []
     problem: NoCandidate | None = None
     for each, names in [
-        (target, only),
+        (target, route.only),
         *((fallback, None) for fallback in _groups(table, target.on_error, permitted)),
     ]:
         try:
@@ -94,6 +111,30 @@ def order(
     if not found:
         raise problem or NoCandidate("empty", f"The model group {group.name} has no deployment.")
     return _available_first(found, signals)
+
+
+def pinned(
+    table: RoutingTable,
+    group: GroupSpec,
+    name: str,
+    need: Need,
+    signals: Signals,
+    permitted: Callable[[str], bool],
+) -> Candidate:
+    """The deployment ``name`` of ``group``, which the caller asked for, if the group would use it for this request.
+
+    Raises NoCandidate, with the reason ``pinned`` where rules or weights leave it out.
+    """
+    route = routed(table, group, need, permitted)
+    member = next((m for m in route.group.members if m.deployment.name == name), None)
+    if member is None:
+        raise NoCandidate("pinned", f"A rule of {group.name} sends this request elsewhere than to {name}.")
+    reason = _removed(member, route.group, route.need, signals, route.only)
+    if not reason:
+        return Candidate(route.group, member.deployment)
+    if member.weight <= 0 or (route.only is not None and name not in route.only):
+        raise NoCandidate("pinned", f"{group.name}/{name} is not in use for this request: {reason}.")
+    raise _nobody(route.group, route.need, signals, frozenset({name}))
 
 
 def _available_first(found: Iterable[Candidate], signals: Signals) -> list[Candidate]:
@@ -136,22 +177,30 @@ def explain(
         ordered = order(table, group, need, signals, random, permitted)
     except NoCandidate:
         ordered = []
-    target, only = _redirected(table, group, need, permitted)
+    route = routed(table, group, need, permitted)
     found = [
         Verdict(candidate.group.name, candidate.deployment, place, "", signals.resting(candidate.deployment))
         for place, candidate in enumerate(ordered, start=1)
     ]
     placed = {(verdict.group, verdict.deployment.id) for verdict in found}
-    looked_at = [(target, only), *((each, None) for each in _groups(table, target.on_error, permitted))]
+    looked_at = [
+        (route.group, route.only),
+        *((each, None) for each in _groups(table, route.group.on_error, permitted)),
+    ]
     for each, names in looked_at:
         for member in each.members:
             if (each.name, member.deployment.id) not in placed:
-                reason = _removed(member, need, signals, names) or "already in the order by another group"
+                reason = (
+                    _removed(member, each, route.need.within(each), signals, names)
+                    or "already in the order by another group"
+                )
                 found.append(Verdict(each.name, member.deployment, None, reason))
     return found
 
 
-def _removed(member: Member, need: Need, signals: Signals, only: frozenset[str] | None) -> str:
+def _removed(
+    member: Member, group: GroupSpec, need: Need, signals: Signals, only: frozenset[str] | None
+) -> str:
     """Why ``_ordered`` leaves a member out; empty if it does not."""
     deployment = member.deployment
     if member.weight <= 0:
@@ -164,7 +213,23 @@ def _removed(member: Member, need: Need, signals: Signals, only: frozenset[str] 
         return f"the request is longer than its context window of {deployment.context_window}"
     if signals.cost(deployment) is None:
         return "has no price"
+    if need.regions is not None and deployment.region not in need.regions:
+        where = f"in the region {deployment.region}" if deployment.region else "in no region"
+        return f"is {where}, not in {_listed(need.regions)}"
+    if need.max_cost is not None:
+        charge = signals.charge(group, deployment) if signals.charge is not None else None
+        if charge is None or charge > need.max_cost:
+            shown = "nobody knows how much" if charge is None else _dollars(charge)
+            return f"may cost up to {shown}, more than the ceiling of {_dollars(need.max_cost)} for a request"
     return ""
+
+
+def _dollars(amount: Decimal) -> str:
+    return f"${amount.normalize():f}"
+
+
+def _listed(regions: Collection[str]) -> str:
+    return f"the region {' or '.join(sorted(regions))}" if regions else "any region that is allowed here"
 
 
 def fallbacks(
@@ -195,20 +260,30 @@ def _groups(
             yield group
 
 
-def _redirected(
-    table: RoutingTable, group: GroupSpec, need: Need, permitted: Callable[[str], bool]
-) -> tuple[GroupSpec, frozenset[str] | None]:
+class Route(NamedTuple):
+    """Where the rules of groups lead: the group that serves, ``only`` with these of its deployments (None:
+    with all), and the need within every group on the way."""
+
+    group: GroupSpec
+    only: frozenset[str] | None
+    need: Need
+
+
+def routed(table: RoutingTable, group: GroupSpec, need: Need, permitted: Callable[[str], bool]) -> Route:
+    """Follow the rules of ``group``; one that leads to a group that is not ``permitted`` is passed over."""
+    need = need.within(group)
     for _ in range(MAX_REDIRECTS):
         rule = next((rule for rule in group.rules if _matches(rule, need)), None)
         if rule is None:
-            return group, None
+            break
         if rule.use is None:
-            return group, rule.deployments
+            return Route(group, rule.deployments, need)
         target = table.groups.get(rule.use)
         if target is None or not permitted(rule.use):
-            return group, None
+            break
         group = target
-    return group, None
+        need = need.within(group)
+    return Route(group, None, need)
 
 
 def _matches(rule: Rule, need: Need) -> bool:
@@ -249,12 +324,15 @@ def _ordered(
         and ((window := m.deployment.context_window) is None or tokens <= WINDOW_SLACK * window)
         and priced(m.deployment)
     ]
+    narrowed = need.within(group)
+    if narrowed.regions is not None or narrowed.max_cost is not None:
+        found = [m for m in found if not _removed(m, group, narrowed, signals, only)]
     if not found:
-        raise _nobody(group, need, only)
+        raise _nobody(group, narrowed, signals, only)
     return [Candidate(group, m.deployment) for m in _sorted(group.strategy, found, signals, random)]
 
 
-def _nobody(group: GroupSpec, need: Need, only: frozenset[str] | None) -> NoCandidate:
+def _nobody(group: GroupSpec, need: Need, signals: Signals, only: frozenset[str] | None) -> NoCandidate:
     """Which condition left no member of the group over."""
     members = [m for m in group.members if m.weight > 0 and (only is None or m.deployment.name in only)]
     if not members:
@@ -265,10 +343,24 @@ def _nobody(group: GroupSpec, need: Need, only: frozenset[str] | None) -> NoCand
         return NoCandidate(
             "capability", f"No deployment of {group.name} supports what the request needs: {missing}."
         )
-    if not any(_fits(m.deployment, need) for m in capable):
+    fitting = [m.deployment for m in capable if _fits(m.deployment, need)]
+    if not fitting:
         return NoCandidate(
             "context_window", f"The request is longer than the context window of {group.name}."
         )
+    priced = [deployment for deployment in fitting if signals.cost(deployment) is not None]
+    if need.regions is not None and priced:
+        priced = [deployment for deployment in priced if deployment.region in need.regions]
+        if not priced:
+            return NoCandidate("region", f"No deployment of {group.name} is in {_listed(need.regions)}.")
+    if need.max_cost is not None and priced and signals.charge is not None:
+        charges = [charge for each in priced if (charge := signals.charge(group, each)) is not None]
+        if charges:
+            return NoCandidate(
+                "max_cost",
+                f"The ceiling for this request to {group.name} is {_dollars(need.max_cost)}, and the cheapest "
+                f"deployment for it may cost up to {_dollars(min(charges))}.",
+            )
     return NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served.")
 
 

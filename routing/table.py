@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +44,8 @@ class DeploymentSpec:
     context_window: int | None
     max_output_tokens: int | None
     capabilities: frozenset[str] | None
+    # Where it runs; empty: not said.
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,12 @@ class GroupSpec:
     on_context_window: tuple[str, ...]
     on_content_filter: tuple[str, ...]
     rules: tuple[Rule, ...]
+    # US dollars that a request may be charged at most; None: no ceiling.
+    max_cost: Decimal | None = None
+    # Only deployments in one of these; None: anywhere.
+    regions: frozenset[str] | None = None
+    # Whether clients may ask for one of its deployments by name.
+    pin: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +103,12 @@ SELECT p.id, p.name, p.kind, p.base_url,
 FROM routing_provider p LEFT JOIN routing_credential c ON c.provider_id = p.id GROUP BY p.id
 """
 _DEPLOYMENTS = """
-SELECT id, name, model, provider_id, context_window, max_output_tokens, capabilities FROM routing_deployment
+SELECT id, name, model, provider_id, context_window, max_output_tokens, capabilities, region
+FROM routing_deployment
 """
 _GROUPS = """
-SELECT id, name, extract(epoch FROM created_at)::bigint AS created, strategy, fallbacks, rules
+SELECT id, name, extract(epoch FROM created_at)::bigint AS created, strategy, fallbacks, rules,
+       max_cost, regions, pin
 FROM routing_modelgroup
 """
 _MEMBERS = (
@@ -119,6 +130,7 @@ async def load_table(connection: AsyncConnection[Any]) -> RoutingTable:
                 row["context_window"],
                 row["max_output_tokens"],
                 None if row["capabilities"] is None else frozenset(row["capabilities"]),
+                row["region"],
             )
             for row in await (await cursor.execute(_DEPLOYMENTS)).fetchall()
         }
@@ -166,4 +178,7 @@ def _group(row: dict[str, Any], members: tuple[Member, ...]) -> GroupSpec:
             )
             for rule in row["rules"] or ()
         ),
+        row["max_cost"],
+        None if row["regions"] is None else frozenset(row["regions"]),
+        row["pin"],
     )

@@ -22,6 +22,14 @@ slug_validator = RegexValidator(
     "Use 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end.",
 )
 
+# Headers that tell a caller how its request was served.
+HIDEABLE_HEADERS = ("x-request-id", "x-weir-attempts", "x-weir-deployment", "x-weir-dropped-params")
+
+
+def header_choices() -> list[tuple[str, str]]:
+    """The response headers that an organization can hide."""
+    return [(name, name) for name in HIDEABLE_HEADERS]
+
 
 def role_choices() -> list[tuple[str, str]]:
     """The roles a person can have in an organization."""
@@ -101,6 +109,12 @@ class Organization(models.Model):
     lower_max_tokens = models.BooleanField(default=False, db_default=False)
     # Names of the model groups it may use; null: all (of its plan).
     model_groups = ArrayField(models.CharField(max_length=100), null=True, blank=True)
+    # Requests are only sent to deployments in one of these regions; null: anywhere.
+    regions = ArrayField(models.CharField(max_length=40), null=True, blank=True)
+    # Response headers of /v1 that its callers do not get, of HIDEABLE_HEADERS.
+    hidden_headers = ArrayField(
+        models.CharField(max_length=40, choices=header_choices), default=list, db_default=[], blank=True
+    )
     suspended_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
 

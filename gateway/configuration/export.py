@@ -100,6 +100,7 @@ def _deployment(deployment: Deployment, cost: Price) -> dict[str, Any]:
         model=deployment.model,
         context_window=deployment.context_window,
         max_output_tokens=deployment.max_output_tokens,
+        region=deployment.region or None,
     )
     # An empty list is not the same as none.
     if deployment.capabilities is not None:
@@ -117,6 +118,9 @@ def _group(group: ModelGroup) -> dict[str, Any]:
         ],
         fallbacks={reason: names for reason, names in group.fallbacks.items() if names},
         rules=group.rules,
+        max_cost=_money(group.max_cost) if group.max_cost is not None else None,
+        regions=group.regions,
+        pin=None if group.pin else False,
         price=_price(price_in_force(model_group=group)),
     )
 
@@ -208,6 +212,8 @@ def _organization(organization: Organization) -> dict[str, Any]:
             balance=_money(balance) if balance is not None else None,
             markup=_share(organization.markup) if organization.markup else None,
             lower_max_tokens=organization.lower_max_tokens or None,
+            regions=organization.regions,
+            hidden_headers=organization.hidden_headers,
         )
         members = Membership.objects.select_related("user").order_by("user__email")
         return {

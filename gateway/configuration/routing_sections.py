@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from billing.services.prices import CLASSES, end_price, price_in_force, set_price
 from gateway.configuration.changes import SECRET, FieldChange
@@ -60,6 +61,7 @@ def apply_deployment(run: Run, block: DeploymentBlock, path: Path) -> None:
             "model": block.model,
             "context_window": block.context_window,
             "max_output_tokens": block.max_output_tokens,
+            "region": block.region or "",
         }
         # Left out, they stay as the catalogue or a measurement set them.
         if block.capabilities is not None:
@@ -125,6 +127,7 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
             row.name: row for row in Deployment.objects.filter(name__in=[p.name for p in block.deployments])
         }
         places = [Place(known[place.name], place.priority, place.weight) for place in block.deployments]
+        bounds: dict[str, Any] = {"max_cost": block.max_cost, "regions": block.regions, "pin": block.pin}
         group = ModelGroup.objects.filter(name=block.name).first()
         if group is None:
             group = create_model_group(
@@ -135,11 +138,12 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
                 fallbacks=fallbacks_of(block),
                 rules=rules_of(block),
                 check_links=False,
+                **bounds,
             )
             _match_price(block.price, "price", model_group=group)
             run.created("model_groups", block.name)
             return
-        shown = _match_links(group, block)
+        shown = _match_links(group, block, bounds)
         before = [_described(row) for row in group.members.select_related("deployment").order_by("pk")]
         after = [_described(place) for place in places]
         if sorted(before) != sorted(after):
@@ -149,9 +153,9 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
         run.changed("model_groups", block.name, shown)
 
 
-def _match_links(group: ModelGroup, block: GroupBlock) -> list[FieldChange]:
+def _match_links(group: ModelGroup, block: GroupBlock, bounds: dict[str, Any]) -> list[FieldChange]:
     stored = {reason: names for reason, names in group.fallbacks.items() if names}
-    wanted: dict[str, object] = {"strategy": block.strategy}
+    wanted: dict[str, object] = {"strategy": block.strategy, **bounds}
     if stored != fallbacks_of(block):
         wanted["fallbacks"] = fallbacks_of(block)
     if group.rules != rules_of(block):

@@ -14,9 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from billing.calendars import zone
 from routing.kinds import KINDS
-from routing.models import name_validator
+from routing.models import name_validator, region_validator
 from routing.strategies import STRATEGIES
-from tenants.models import slug_validator
+from tenants.models import HIDEABLE_HEADERS, slug_validator
 from tenants.permissions import ORGANIZATION_ROLES, TEAM_ROLES
 from tenants.services.keys import networks
 
@@ -50,6 +50,14 @@ def _markup(value: Decimal) -> Decimal:
 def _word(value: str) -> str:
     try:
         name_validator(value)
+    except ValidationError as error:
+        raise ValueError(error.messages[0]) from None
+    return value
+
+
+def _region(value: str) -> str:
+    try:
+        region_validator(value)
     except ValidationError as error:
         raise ValueError(error.messages[0]) from None
     return value
@@ -124,6 +132,7 @@ Markup = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_markup)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Secret = Annotated[str, Field(min_length=1, max_length=10_000)]
 Word = Annotated[str, AfterValidator(_word)]
+Region = Annotated[str, AfterValidator(_region)]
 Slug = Annotated[str, AfterValidator(_slug)]
 Email = Annotated[str, Field(max_length=254), AfterValidator(_email)]
 Address = Annotated[str, AfterValidator(_address)]
@@ -137,5 +146,6 @@ Position = Annotated[int, Field(ge=0, le=2_147_483_647)]
 KindName = Annotated[str, one_of(*KINDS)]
 Strategy = Annotated[str, one_of(*STRATEGIES)]
 Capability = Annotated[str, one_of(*CAPABILITIES)]
+HideableHeader = Annotated[str, one_of(*HIDEABLE_HEADERS)]
 OrganizationRole = Annotated[str, one_of(*(role.value for role in ORGANIZATION_ROLES))]
 TeamRole = Annotated[str, one_of(*(role.value for role in TEAM_ROLES))]

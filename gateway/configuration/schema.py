@@ -24,12 +24,14 @@ from gateway.configuration.scalars import (
     Capability,
     Count,
     Email,
+    HideableHeader,
     KindName,
     Markup,
     Moment,
     Network,
     OrganizationRole,
     Position,
+    Region,
     Seconds,
     Secret,
     Share,
@@ -43,6 +45,8 @@ from gateway.configuration.scalars import (
 )
 from routing.kinds import KINDS
 from tenants.keys import check as check_secret
+
+Regions = Annotated[list[Region], Field(min_length=1)]
 
 
 class Block(BaseModel):
@@ -98,6 +102,7 @@ class DeploymentBlock(Block):
     context_window: Tokens | None = None
     max_output_tokens: Tokens | None = None
     capabilities: list[Capability] | None = None
+    region: Region | None = None
     cost: PriceBlock
 
 
@@ -154,6 +159,9 @@ class GroupBlock(Block):
     deployments: list[PlaceBlock] = []
     fallbacks: FallbacksBlock = FallbacksBlock()
     rules: list[RuleBlock] = []
+    max_cost: Amount | None = None
+    regions: Regions | None = None
+    pin: bool = True
     price: PriceBlock | None = None
 
 
@@ -257,6 +265,8 @@ class OrganizationBlock(Block):
     markup: Markup = Decimal(0)
     lower_max_tokens: bool = False
     model_groups: list[str] | None = None
+    regions: Regions | None = None
+    hidden_headers: list[HideableHeader] = []
     quotas: QuotasBlock = QuotasBlock()
     end_user_quotas: QuotasBlock = QuotasBlock()
     users: list[UserBlock] = []

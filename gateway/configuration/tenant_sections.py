@@ -91,6 +91,8 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
         "markup": block.markup,
         "lower_max_tokens": block.lower_max_tokens,
         "model_groups": block.model_groups,
+        "regions": block.regions,
+        "hidden_headers": block.hidden_headers,
     }
     terms = {"billing": block.billing, "credit_limit": block.credit_limit}
     organization = Organization.objects.filter(slug=block.slug).select_related("plan").first()

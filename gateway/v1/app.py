@@ -102,6 +102,8 @@ class App:
         exchange.principal = await worker.principals.authenticate(
             headers.get(b"authorization", b"").decode("latin-1"), client[0] if client else ""
         )
+        if b"x-request-id" in exchange.principal.hidden_headers:
+            base.clear()
         expected = "POST" if exchange.endpoint else "GET"
         if method != expected:
             raise MethodNotAllowed(
@@ -136,6 +138,7 @@ class App:
         exchange.facts = facts = facts_of.READERS[exchange.endpoint](
             raw, headers.get(b"x-end-user", b"").decode("utf-8", "replace")
         )
+        facts_of.narrow(facts, headers)
         exchange.patience = patience_of(headers)
         principal, task = exchange.principal, asyncio.current_task()
         assert principal is not None and task is not None  # noqa: S101, PT018  # an ASGI application runs in a task

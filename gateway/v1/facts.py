@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -42,6 +44,11 @@ class Facts:
     base64: bool = False
     # Whether a provider that is not known to stop by itself is told the bound that was reserved.
     tells_bound: bool = False
+    # The deployment that was asked for by name, as group/deployment; ``model`` is then the group alone.
+    pin: str = ""
+    # From the headers X-Weir-Max-Cost (US dollars) and X-Weir-Region; None: not sent.
+    max_cost: Decimal | None = None
+    regions: frozenset[str] | None = None
 
     def body_for(self, max_output_tokens: int | None) -> dict[str, Any]:
         """The body for a deployment whose answers have at most ``max_output_tokens``; None: unknown."""
@@ -154,6 +161,32 @@ def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
         base64=encoding == "base64",
     )
 
+
+def narrow(facts: Facts, headers: dict[bytes, bytes]) -> None:
+    """Take over what headers say about where the request may go; raises InvalidRequest naming the header."""
+    ceiling, regions = headers.get(b"x-weir-max-cost"), headers.get(b"x-weir-region")
+    if ceiling is not None:
+        text = ceiling.decode("latin-1").strip()
+        if not _DOLLARS.fullmatch(text):
+            raise InvalidRequest(
+                "Invalid 'X-Weir-Max-Cost': expected US dollars as a decimal, such as 0.05.",
+                param="X-Weir-Max-Cost",
+                code="invalid_value",
+            )
+        facts.max_cost = Decimal(text)
+    if regions is not None:
+        names = frozenset(name.strip() for name in regions.decode("latin-1").split(","))
+        if not all(_REGION.fullmatch(name) for name in names):
+            raise InvalidRequest(
+                "Invalid 'X-Weir-Region': expected a region, or several with commas between them.",
+                param="X-Weir-Region",
+                code="invalid_value",
+            )
+        facts.regions = names
+
+
+_DOLLARS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 READERS: dict[str, Callable[[bytes, str], Facts]] = {
     "chat.completions": chat_facts,

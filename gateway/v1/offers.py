@@ -6,13 +6,14 @@ from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING
 
+from gateway.v1.bounds import most
 from gateway.v1.errors import InvalidRequest, NotAllowed, NotFound, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS
 from gateway.v1.turns import MAX_ATTEMPTS, unserved
 from routing import policy
 from routing.policy import Candidate, Need, NoCandidate, Signals
-from routing.table import DeploymentSpec
+from routing.table import DeploymentSpec, GroupSpec
 
 if TYPE_CHECKING:
     from gateway.v1.worker import Worker
@@ -29,19 +30,28 @@ def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
     """
     principal, facts = exchange.principal, exchange.facts
     assert principal is not None and facts is not None  # noqa: S101, PT018  # read before routing
-    group = worker.table.groups.get(facts.model)
-    if group is None or not principal.may_see(facts.model):
+    name, pin = facts.model, ""
+    group = worker.table.groups.get(name)
+    if group is None:
+        # No group's name has a slash.
+        name, _, pin = name.partition("/")
+        group = worker.table.groups.get(name)
+    if group is None or not principal.may_see(name) or (pin and not may_pin(group, pin)):
         raise no_model(facts.model)
-    if not principal.may_use(facts.model):
+    if not principal.may_use(name):
         raise NotAllowed(
             f"This API key may not use the model `{printable(facts.model)}`.",
             param="model",
             code="model_not_allowed",
         )
+    # Quotas of the group bind its deployments too.
+    facts.model, facts.pin = name, pin
     try:
-        found = policy.order(
-            worker.table, group, _need(exchange), _signals(worker, exchange), _random, principal.may_use
-        )
+        need, signals = _need(exchange), _signals(worker, exchange)
+        if pin:
+            found = [policy.pinned(worker.table, group, pin, need, signals, principal.may_use)]
+        else:
+            found = policy.order(worker.table, group, need, signals, _random, principal.may_use)
     except NoCandidate as problem:
         raise _unserved(problem) from None
     offers = _priced(worker, exchange, found)
@@ -55,8 +65,11 @@ def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
 
 def offers_after(worker: Worker, exchange: Exchange, reason: str, tried: set[int]) -> list[Offer]:
     """Offers of the groups named for a refusal (``context_window``, ``content_filter``), without those tried."""
-    principal, offer = exchange.principal, exchange.offer
-    assert principal is not None and offer is not None  # noqa: S101, PT018  # an attempt was made
+    principal, offer, facts = exchange.principal, exchange.offer, exchange.facts
+    assert principal is not None and offer is not None and facts is not None  # noqa: S101, PT018  # an attempt was made
+    asked = worker.table.groups.get(facts.model)
+    if facts.pin or asked is None:
+        return []
     group = offer.candidate.group
     names = {"context_window": group.on_context_window, "content_filter": group.on_content_filter}.get(
         reason, ()
@@ -64,8 +77,15 @@ def offers_after(worker: Worker, exchange: Exchange, reason: str, tried: set[int
     if not names:
         return []
     signals = _signals(worker, exchange)
-    found = policy.fallbacks(worker.table, names, _need(exchange), signals, _random, principal.may_use, tried)
+    # What narrows the group that was asked for holds for every other too.
+    need = policy.routed(worker.table, asked, _need(exchange), principal.may_use).need
+    found = policy.fallbacks(worker.table, names, need, signals, _random, principal.may_use, tried)
     return _priced(worker, exchange, found)
+
+
+def may_pin(group: GroupSpec, name: str) -> bool:
+    """Whether clients may ask for ``group/name``."""
+    return group.pin and any(member.deployment.name == name for member in group.members)
 
 
 def no_model(name: str) -> NotFound:
@@ -101,12 +121,23 @@ def _priced(worker: Worker, exchange: Exchange, candidates: list[Candidate]) -> 
 def _need(exchange: Exchange) -> Need:
     facts, principal = exchange.facts, exchange.principal
     assert principal is not None and facts is not None  # noqa: S101, PT018  # read before routing
-    return Need(facts.input_tokens, facts.output_bound or 0, facts.needs, principal.plan, principal.team)
+    regions = principal.regions
+    if facts.regions is not None:
+        regions = facts.regions if regions is None else regions & facts.regions
+    return Need(
+        facts.input_tokens,
+        facts.output_bound or 0,
+        facts.needs,
+        principal.plan,
+        principal.team,
+        facts.max_cost,
+        regions,
+    )
 
 
 def _signals(worker: Worker, exchange: Exchange) -> Signals:
-    facts = exchange.facts
-    assert facts is not None  # noqa: S101  # read before routing
+    facts, principal = exchange.facts, exchange.principal
+    assert facts is not None and principal is not None  # noqa: S101, PT018  # read before routing
     tokens, output = facts.input_tokens, facts.output_bound or DEFAULT_OUTPUT_TOKENS
     costs, at, endpoint = worker.rates.costs, exchange.started_at, exchange.endpoint
 
@@ -120,6 +151,12 @@ def _signals(worker: Worker, exchange: Exchange) -> Signals:
         rates = history.at(at) if history is not None else None
         return rates.most(tokens, output) if rates is not None and rates.priced_for(endpoint) else None
 
+    def charge(group: GroupSpec, deployment: DeploymentSpec) -> Decimal | None:
+        rates, price = worker.rates.cost(deployment.id, at), worker.rates.price(group.id, at)
+        if rates is None or not rates.priced_for(endpoint):
+            return None
+        return most(facts, Offer(Candidate(group, deployment), rates, price), principal.markup)
+
     pulse = worker.pulse
     # Positional, since this is made for each request.
     return Signals(
@@ -130,6 +167,7 @@ def _signals(worker: Worker, exchange: Exchange) -> Signals:
         pulse.available,
         pulse.why,
         priced,
+        charge,
     )
 
 
@@ -139,6 +177,12 @@ def _unserved(problem: NoCandidate) -> V1Error:
             return InvalidRequest(str(problem), param="messages", code="context_length_exceeded")
         case "capability":
             return InvalidRequest(str(problem), code="unsupported_by_model")
+        case "max_cost":
+            return InvalidRequest(str(problem), code="max_cost_exceeded")
+        case "region":
+            return InvalidRequest(str(problem), code="region_unavailable")
+        case "pinned":
+            return NotFound(str(problem), param="model", code="model_not_found")
         case "unpriced":
             return NotFound(str(problem), param="model", code="model_not_priced")
         case _:

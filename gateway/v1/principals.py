@@ -59,6 +59,10 @@ class Principal:
     # When the next temporary increase ends, and the same principal from then on.
     until: datetime | None = None
     then: Principal | None = None
+    # Requests only go to deployments in one of these; None: anywhere.
+    regions: frozenset[str] | None = None
+    # Response headers that this caller does not get.
+    hidden_headers: frozenset[bytes] = frozenset()
 
     def may_see(self, group: str) -> bool:
         """Whether the model group exists for this caller's organization."""
@@ -152,7 +156,8 @@ _KEY = """
 SELECT COALESCE(k.successor_id, k.id) AS id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
        k.model_groups AS key_groups,
        t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
-       o.markup, o.lower_max_tokens, o.time_zone, o.plan_id, p.name AS plan, p.model_groups AS plan_groups
+       o.markup, o.lower_max_tokens, o.regions, o.hidden_headers, o.time_zone,
+       o.plan_id, p.name AS plan, p.model_groups AS plan_groups
 FROM tenants_apikey k
 JOIN tenants_team t ON t.id = k.team_id
 JOIN tenants_organization o ON o.id = k.organization_id
@@ -237,6 +242,8 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]], at: datetime) 
         end_user_rates={user: tuple(rules) for user, rules in user_rates.items()},
         until=until,
         then=None if until is None else _principal(row, quotas, until),
+        regions=_narrowed(row["regions"]),
+        hidden_headers=frozenset(name.encode() for name in row["hidden_headers"]),
     )
 
 

@@ -131,6 +131,8 @@ class Relay:
         ]
         if dropped:
             headers.append((b"x-weir-dropped-params", ", ".join(dropped).encode()))
+        if hidden := exchange.principal.hidden_headers if exchange.principal is not None else None:
+            headers = [header for header in headers if header[0] not in hidden]
         exchange.sent = True
         try:
             async with answer:

@@ -24,7 +24,7 @@ class DeploymentInUse(DeploymentError):
     """A model group still leads to the deployment."""
 
 
-CHANGEABLE = frozenset({"provider", "model", "context_window", "max_output_tokens", "capabilities"})
+CHANGEABLE = frozenset({"provider", "model", "context_window", "max_output_tokens", "capabilities", "region"})
 
 
 @transaction.atomic
@@ -37,11 +37,12 @@ def create_deployment(
     context_window: int | None = None,
     max_output_tokens: int | None = None,
     capabilities: Sequence[str] | None = None,
+    region: str = "",
 ) -> Deployment:
     """A new deployment of ``model`` (the provider's own name for it) at ``provider``.
 
-    Windows are in tokens, None: not checked. ``capabilities`` None: whatever is asked. It is not
-    served until it has a price. Raises ``DeploymentExists``, ``InvalidRow``.
+    Windows are in tokens, None: not checked. ``capabilities`` None: whatever is asked. ``region``
+    is where it runs, empty: not said. It is not served until it has a price. Raises ``DeploymentExists``, ``InvalidRow``.
     """
     deployment = Deployment(
         name=name,
@@ -50,6 +51,7 @@ def create_deployment(
         context_window=context_window,
         max_output_tokens=max_output_tokens,
         capabilities=None if capabilities is None else list(capabilities),
+        region=region,
     )
     rows.check(deployment)
     if Deployment.objects.filter(name=name).exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -13,7 +14,7 @@ from tenants.models import User
 from tenants.services import audit, rows
 
 FALLBACK_REASONS = ("on_error", "on_context_window", "on_content_filter")
-CHANGEABLE = frozenset({"strategy", "fallbacks", "rules"})
+CHANGEABLE = frozenset({"strategy", "fallbacks", "rules", "max_cost", "regions", "pin"})
 
 
 class ModelGroupError(ValueError):
@@ -96,14 +97,27 @@ def create_model_group(
     places: Sequence[Place] = (),
     fallbacks: Mapping[str, Any] | None = None,
     rules: Sequence[Mapping[str, Any]] = (),
+    max_cost: Decimal | None = None,
+    regions: Sequence[str] | None = None,
+    pin: bool = True,
     check_links: bool = True,
 ) -> ModelGroup:
     """A new model group over ``places``.
 
+    ``max_cost`` is what one request may be charged at most, in US dollars; ``regions`` are those of
+    deployments it may use, None: all; ``pin``: whether clients may ask for one of them by name.
     ``check_links`` False leaves links to a caller that makes several groups and checks them itself.
     Raises ``ModelGroupExists``, ``MissingModelGroup``, ``FallbackCycle``, ``InvalidRow``.
     """
-    group = ModelGroup(name=name, strategy=strategy, fallbacks=dict(fallbacks or {}), rules=list(rules))
+    group = ModelGroup(
+        name=name,
+        strategy=strategy,
+        fallbacks=dict(fallbacks or {}),
+        rules=list(rules),
+        max_cost=max_cost,
+        regions=None if regions is None else list(regions),
+        pin=pin,
+    )
     rows.check(group)
     if ModelGroup.objects.filter(name=name).exists():
         raise ModelGroupExists(f"There is a model group {name!r} already.")
@@ -133,7 +147,7 @@ def _place(group: ModelGroup, places: Sequence[Place]) -> None:
 def update_model_group(
     *, acting_user: User | None, group: ModelGroup, check_links: bool = True, **changes: Any
 ) -> ModelGroup:
-    """Change ``strategy``, ``fallbacks`` or ``rules``; nothing if all are so already.
+    """Change anything but the name and the deployments; nothing if all is so already.
 
     Raises ``ModelGroupError`` for another field, ``MissingModelGroup``, ``FallbackCycle``, ``InvalidRow``.
     """

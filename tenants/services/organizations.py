@@ -38,7 +38,9 @@ class PlanInUse(OrganizationError):
     """Organizations are still on the plan."""
 
 
-CHANGEABLE = frozenset({"name", "plan", "time_zone", "markup", "model_groups", "lower_max_tokens"})
+CHANGEABLE = frozenset(
+    {"name", "plan", "time_zone", "markup", "model_groups", "lower_max_tokens", "regions", "hidden_headers"}
+)
 
 
 def _check_time_zone(name: str) -> None:
@@ -75,10 +77,13 @@ def create_organization(
     lower_max_tokens: bool = False,
     plan: Plan | None = None,
     model_groups: Sequence[str] | None = None,
+    regions: Sequence[str] | None = None,
+    hidden_headers: Sequence[str] = (),
 ) -> Organization:
     """A new tenant, without members, teams or money.
 
-    ``credit_limit`` is in US dollars, ``markup`` a share (0.2 adds a fifth). Raises
+    ``credit_limit`` is in US dollars, ``markup`` a share (0.2 adds a fifth). ``regions`` None: its
+    requests go anywhere; ``hidden_headers`` are of ``HIDEABLE_HEADERS``. Raises
     ``OrganizationExists``, ``UnknownTimeZone``, ``BadTerms``, ``InvalidRow``.
     """
     _check_time_zone(time_zone)
@@ -94,6 +99,8 @@ def create_organization(
         lower_max_tokens=lower_max_tokens,
         plan=plan,
         model_groups=None if model_groups is None else list(model_groups),
+        regions=None if regions is None else list(regions),
+        hidden_headers=list(hidden_headers),
     )
     rows.check(organization)
     if Organization.objects.filter(slug=slug).exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -64,3 +65,25 @@ def test_it_says_what_is_not_there(stack: Stack, slug: str, key: str, model: str
     stack.tenant(slug)
     with pytest.raises(CommandError, match=problem):
         explained(key=key.format(slug=slug), model=model)
+
+
+def test_it_tells_ceiling_and_region(stack: Stack, slug: str) -> None:
+    stack.tenant(slug)
+    stack.group(slug, "sim-small", "sim-large")
+    Deployment.objects.filter(name=f"{slug}-1-sim-large").update(region="eu")
+    dear = explained(key=f"{slug}/team/key", model=slug, tokens=1000, output=100, max_cost=Decimal("0.001"))
+    # 1000 x 2.00 and 100 x 8.00 US dollars per million.
+    assert dear.count("may cost up to $0.0028, more than the ceiling of $0.001 for a request") == 2
+    _, first, second = explained(key=f"{slug}/team/key", model=slug, region=["eu"]).splitlines()
+    assert first.startswith(f"   1. {slug}-1-sim-large")
+    assert second.endswith("is in no region, not in the region eu")
+
+
+def test_it_shows_a_deployment_asked_for_by_name_alone(stack: Stack, slug: str) -> None:
+    stack.tenant(slug)
+    stack.group(slug, "sim-small", "sim-large")
+    lines = explained(key=f"{slug}/team/key", model=f"{slug}/{slug}-1-sim-large").splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(f"   1. {slug}-1-sim-large")
+    with pytest.raises(CommandError, match="has no deployment nothing"):
+        explained(key=f"{slug}/team/key", model=f"{slug}/nothing")

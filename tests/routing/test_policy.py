@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from routing.kinds import KINDS
-from routing.policy import Candidate, Need, NoCandidate, Signals, fallbacks, order
+from routing.policy import Candidate, Need, NoCandidate, Signals, explain, fallbacks, order, pinned
 from routing.table import DeploymentSpec, GroupSpec, Member, ProviderSpec, RoutingTable, Rule
 
 PROVIDER = ProviderSpec(1, "p", KINDS["generic"], "http://x", 1, 1, 1, 1)
@@ -46,6 +46,7 @@ def signals(**known: Any) -> Signals:
         lambda d: latency.get(d.name, 0.0),
         lambda d: d.name in known.get("due", ()),
         lambda d: d.name not in known.get("resting", ()),
+        charge=lambda g, d: known.get("charge", {}).get((g.name, d.name), Decimal(1)),
     )
 
 
@@ -206,3 +207,104 @@ def test_fallbacks_after_a_refusal_leave_out_what_was_tried() -> None:
         {A.id},
     )
     assert names(found) == ["b"]
+
+
+def test_what_may_cost_the_caller_more_than_its_ceiling_is_removed() -> None:
+    main = group("g", Member(A, 1, 1), Member(B, 2, 1))
+    dear = {("g", "a"): Decimal("0.05"), ("g", "b"): Decimal("0.02")}
+    assert run(main, need=Need(max_cost=Decimal("0.02")), charge=dear) == ["b"]
+    assert run(main, need=Need(max_cost=Decimal("0.05")), charge=dear) == ["a", "b"]
+
+
+def test_a_ceiling_that_nothing_meets_is_told_with_the_cheapest() -> None:
+    main = group("g", Member(A, 1, 1), Member(B, 2, 1), max_cost=Decimal("0.0100"))
+    dear = {("g", "a"): Decimal("0.05"), ("g", "b"): Decimal("0.020")}
+    with pytest.raises(NoCandidate) as caught:
+        run(main, charge=dear)
+    assert caught.value.reason == "max_cost"
+    assert "is $0.01, and the cheapest deployment for it may cost up to $0.02." in str(caught.value)
+
+
+@pytest.mark.parametrize(("own", "told"), [("0.01", "1"), ("1", "0.01")])
+def test_the_lower_of_two_ceilings_counts(own: str, told: str) -> None:
+    main = group("g", Member(A, 1, 1), max_cost=Decimal(own))
+    with pytest.raises(NoCandidate):
+        run(main, need=Need(max_cost=Decimal(told)), charge={("g", "a"): Decimal("0.05")})
+
+
+def test_the_ceiling_of_the_group_asked_for_holds_for_its_fallbacks_by_their_price() -> None:
+    main = group("g", Member(A, 1, 1), on_error=("backup",), max_cost=Decimal("0.05"))
+    backup = group("backup", Member(B, 1, 1), Member(C, 2, 1), max_cost=Decimal(9))
+    dear = {("g", "a"): Decimal("0.05"), ("backup", "b"): Decimal("0.06"), ("backup", "c"): Decimal("0.04")}
+    assert run(main, backup, charge=dear) == ["a", "c"]
+
+
+EU, US, NOWHERE = deployment("eu", region="eu"), deployment("us", region="us"), deployment("nowhere")
+
+
+def test_only_deployments_in_an_allowed_region_are_tried() -> None:
+    main = group("g", Member(US, 1, 1), Member(NOWHERE, 2, 1), Member(EU, 3, 1))
+    assert run(main, need=Need(regions=frozenset({"eu"}))) == ["eu"]
+    assert run(main, need=Need(regions=frozenset({"eu", "us"}))) == ["us", "eu"]
+
+
+def test_regions_of_group_and_caller_narrow_each_other() -> None:
+    main = group("g", Member(US, 1, 1), Member(EU, 2, 1), regions=frozenset({"eu"}))
+    assert run(main) == ["eu"]
+    with pytest.raises(NoCandidate) as caught:
+        run(main, need=Need(regions=frozenset({"us"})))
+    assert caught.value.reason == "region"
+
+
+def test_neither_fallbacks_nor_rules_lead_out_of_the_region_of_the_group_asked_for() -> None:
+    elsewhere = Rule(MappingProxyType({"plan": "free"}), "other", None)
+    main = group("g", Member(EU, 1, 1), on_error=("other",), rules=(elsewhere,), regions=frozenset({"eu"}))
+    other = group("other", Member(US, 1, 1))
+    assert run(main, other) == ["eu"]
+    with pytest.raises(NoCandidate) as caught:
+        run(main, other, need=Need(plan="free"))
+    assert caught.value.reason == "region"
+
+
+def test_explain_names_ceiling_and_region() -> None:
+    main = group("g", Member(US, 1, 1), Member(EU, 2, 1), max_cost=Decimal("0.50"))
+    known = signals(charge={("g", "us"): Decimal("0.75"), ("g", "eu"): Decimal("0.50")})
+    need = Need(regions=frozenset({"us"}))
+    verdicts = explain(table(main), main, need, known, Random(1), lambda _name: True)
+    assert {verdict.deployment.name: verdict.removed for verdict in verdicts} == {
+        "us": "may cost up to $0.75, more than the ceiling of $0.5 for a request",
+        "eu": "is in the region eu, not in the region us",
+    }
+
+
+def pin(main: GroupSpec, name: str, *others: GroupSpec, need: Need | None = None) -> str:
+    return pinned(
+        table(main, *others), main, name, need or Need(), signals(), lambda _name: True
+    ).deployment.name
+
+
+def test_a_deployment_asked_for_by_name_is_the_only_candidate() -> None:
+    assert pin(group("g", Member(A, 1, 1), Member(B, 2, 1)), "b") == "b"
+
+
+def test_a_drained_deployment_stays_drained_for_who_asks_for_it_by_name() -> None:
+    with pytest.raises(NoCandidate, match="drained") as caught:
+        pin(group("g", Member(A, 1, 1), Member(B, 2, 0)), "b")
+    assert caught.value.reason == "pinned"
+
+
+def test_asking_by_name_goes_round_no_rule() -> None:
+    narrow = Rule(MappingProxyType({"plan": "free"}), None, frozenset({"a"}))
+    away = Rule(MappingProxyType({"plan": "other"}), "h", None)
+    main = group("g", Member(A, 1, 1), Member(B, 2, 1), rules=(narrow, away))
+    for plan in ("free", "other"):
+        with pytest.raises(NoCandidate) as caught:
+            pin(main, "b", group("h", Member(C, 1, 1)), need=Need(plan=plan))
+        assert caught.value.reason == "pinned"
+
+
+def test_a_deployment_asked_for_by_name_must_be_able_to_serve() -> None:
+    small = deployment("small", context_window=1000)
+    with pytest.raises(NoCandidate) as caught:
+        pin(group("g", Member(A, 1, 1), Member(small, 2, 1)), "small", need=Need(input_tokens=5000))
+    assert caught.value.reason == "context_window"

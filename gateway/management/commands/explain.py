@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
@@ -17,7 +18,9 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from billing.money import plain
+from billing.pricing import worst_case
 from gateway.v1.board import Notice, read_board
+from gateway.v1.offers import may_pin
 from gateway.v1.principals import Principal, Principals
 from gateway.v1.pulse import Pulse
 from gateway.v1.rates import RateBook, load_rates
@@ -48,6 +51,8 @@ class Command(BaseCommand):
         parser.add_argument("--model", required=True, help="what the client would send as model")
         parser.add_argument("--tokens", type=int, default=100, help="input tokens (default 100)")
         parser.add_argument("--output", type=int, default=500, help="output tokens (default 500)")
+        parser.add_argument("--max-cost", type=Decimal, help="as in the header X-Weir-Max-Cost, US dollars")
+        parser.add_argument("--region", action="append", help="as in the header X-Weir-Region")
         for need in ("tools", "vision", "json_schema"):
             flag = f"--{need.replace('_', '-')}"
             parser.add_argument(flag, action="append_const", dest="needs", const=need, help=f"needs {need}")
@@ -60,21 +65,31 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The key {options['key']} does not work: it is revoked, or its organization suspended."
             )
-        group = table.groups.get(options["model"])
-        if group is None or not principal.may_see(options["model"]):
-            raise CommandError(f"There is no model group {options['model']} for {principal.organization}.")
-        if not principal.may_use(options["model"]):
-            raise CommandError(f"The key {options['key']} may not use {options['model']}.")
+        # No group's name has a slash: what follows one is the deployment that is asked for.
+        name, _, pin = options["model"].partition("/")
+        group = table.groups.get(name)
+        if group is None or not principal.may_see(name):
+            raise CommandError(f"There is no model group {name} for {principal.organization}.")
+        if not principal.may_use(name):
+            raise CommandError(f"The key {options['key']} may not use {name}.")
+        if pin and not may_pin(group, pin):
+            raise CommandError(f"{name} has no deployment {pin} that a client may ask for by name.")
+        regions = principal.regions
+        if options["region"]:
+            told = frozenset(options["region"])
+            regions = told if regions is None else regions & told
         need = Need(
             options["tokens"],
             options["output"],
             frozenset(options["needs"] or ()),
             principal.plan,
             principal.team,
+            options["max_cost"],
+            regions,
         )
         if notices is None:
             self.stderr.write("Redis is away, so open circuits are not shown.")
-        self.print(table, rates, principal, group, need, notices or [])
+        self.print(table, rates, principal, group, need, notices or [], pin)
 
     def digest(self, name: str) -> str:
         """The digest of the key called organization/team/name."""
@@ -97,8 +112,12 @@ class Command(BaseCommand):
         group: GroupSpec,
         need: Need,
         notices: Sequence[Notice] = (),
+        pin: str = "",
     ) -> None:
-        """Write the verdicts, first the order of trying, then what was left out and why."""
+        """Write the verdicts, first the order of trying, then what was left out and why.
+
+        With ``pin``, only of the deployment of this name, which is tried alone.
+        """
         now = datetime.now(UTC)
 
         def cost(deployment: DeploymentSpec) -> Decimal | None:
@@ -121,11 +140,27 @@ class Command(BaseCommand):
             moment = datetime.fromtimestamp(until[deployment.id], UTC)
             return f"{RESTING[why]}, resting until {moment:%H:%M:%S} UTC"
 
-        signals = Signals(cost, pulse.in_flight, pulse.latency, available=pulse.available, resting=resting)
+        def charge(group: GroupSpec, deployment: DeploymentSpec) -> Decimal | None:
+            found = rates.cost(deployment.id, now)
+            if found is None or not found.priced_for("chat.completions"):
+                return None
+            price = rates.price(group.id, now)
+            return worst_case(need.input_tokens, need.output_tokens, found, price, principal.markup)
+
+        signals = Signals(
+            cost, pulse.in_flight, pulse.latency, available=pulse.available, resting=resting, charge=charge
+        )
+        verdicts = explain(table, group, need, signals, Random(0), principal.may_use)  # noqa: S311  # repeatable
+        if pin:
+            verdicts = [
+                replace(verdict, place=verdict.place and 1)
+                for verdict in verdicts
+                if verdict.deployment.name == pin
+            ][:1]
         self.stdout.write(
             f"{group.name}: {group.strategy}, {need.input_tokens} + {need.output_tokens} tokens"
         )
-        for verdict in explain(table, group, need, signals, Random(0), principal.may_use):  # noqa: S311  # repeatable
+        for verdict in verdicts:
             amount = cost(verdict.deployment)
             price = f"${plain(amount)}" if amount is not None else "no price"
             place = f"{verdict.place}." if verdict.place else "-"
