@@ -14,7 +14,7 @@ from gateway.v1.bounds import lower, lowered, most
 from gateway.v1.errors import NO_RETRY, BudgetSpent, Headers, LimitReached, Unavailable
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.facts import Facts
-from gateway.v1.principals import UserGroup
+from gateway.v1.principals import Principal, UserGroup
 
 UNITS = {
     REQUESTS: "requests per minute",
@@ -94,6 +94,16 @@ class Admission:
         if exchange.lowered_to is not None:
             headers = [*headers, (b"x-weir-max-tokens-lowered", str(exchange.lowered_to).encode())]
         return Grant(reservation, ticket, self._limiter), headers
+
+    async def one_request(self, principal: Principal, request_id: str) -> Headers:
+        """Count one request that asks no model; returns the ``x-ratelimit-*`` headers. Raises LimitReached."""
+        rules = tuple(rule for rule in principal.rates if rule.metric == REQUESTS)
+        if not rules:
+            return []
+        subjects = [str(principal.organization_id)] * len(rules)
+        ticket = await self._limit(rules, subjects, 0, request_id)
+        self._limiter.release(ticket, 0)
+        return rate_headers(ticket)
 
     async def _limit(
         self, rules: tuple[RateRule, ...], subjects: list[str], tokens: int, request_id: str

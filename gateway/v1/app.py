@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 import orjson
 from django.conf import settings
 
-from gateway.v1 import facts as facts_of
 from gateway.v1.admission import Grant
 from gateway.v1.capacity import Hold
+from gateway.v1.endpoints import ENDPOINTS, Endpoint, errors_of
+from gateway.v1.error_shapes import ANTHROPIC, ErrorShape
 from gateway.v1.errors import (
     NO_RETRY,
     BodyTooLarge,
@@ -25,12 +26,14 @@ from gateway.v1.errors import (
     V1Error,
 )
 from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
-from gateway.v1.offers import no_model, offers_after, offers_for, printable
+from gateway.v1.facts import narrow
+from gateway.v1.offers import offers_after, offers_for, printable
 from gateway.v1.relay import JSON_HEADERS, cancelled_by
+from gateway.v1.resources import Asking, Resource, resource_at
+from gateway.v1.shown import Shown
 from gateway.v1.stream import error_event
 from gateway.v1.turns import patience_of
 from gateway.v1.worker import Worker
-from routing.table import GroupSpec
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,36 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-ENDPOINTS = {"/v1/chat/completions": "chat.completions", "/v1/embeddings": "embeddings"}
+
+@dataclass(slots=True)
+class Call:
+    """One HTTP request and what belongs to it until it is answered. ``send`` may be a ``Shown``."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    exchange: Exchange
+    endpoint: Endpoint | None
+    errors: ErrorShape
+    headers: dict[bytes, bytes] = field(init=False)
+    base: Headers = field(init=False)
+    grants: list[Grant] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.headers = dict(self.scope["headers"])
+        request_id = self.exchange.request_id.encode()
+        self.base = [(b"x-request-id", request_id)]
+        if self.errors is ANTHROPIC:
+            # Where Anthropic's SDKs look.
+            self.base.append((b"request-id", request_id))
+
+    @property
+    def authorization(self) -> str:
+        """The value of ``Authorization``, or of Anthropic's ``x-api-key`` in its place."""
+        given = self.headers.get(b"authorization")
+        if given is None and b"x-api-key" in self.headers:
+            given = b"Bearer " + self.headers[b"x-api-key"]
+        return (given or b"").decode("latin-1")
 
 
 class App:
@@ -61,92 +93,90 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request under ``/v1``. Every answer carries ``x-request-id``."""
-        endpoint = ENDPOINTS.get(scope["path"], "")
-        exchange = Exchange(endpoint)
-        base: Headers = [(b"x-request-id", exchange.request_id.encode())]
-        grants: list[Grant] = []
+        path: str = scope["path"]
+        endpoint = ENDPOINTS.get(path)
+        exchange = Exchange(endpoint.name if endpoint is not None else "")
+        call = Call(scope, receive, send, exchange, endpoint, errors_of(path))
+        if endpoint is not None and endpoint.shape is not None:
+            call.send = Shown(send, exchange, endpoint.shape)
         try:
             try:
-                await self._route(scope, receive, send, exchange, base, grants)
+                await self._route(call)
             except V1Error as error:
-                await self._refuse(exchange, error, base, send, grants)
+                await self._refuse(call, error)
             except Exception:
                 logger.exception("Defect while serving %s", exchange.request_id)
                 defect = Internal(
                     "The gateway failed. The operator can find the cause by the request id.", headers=NO_RETRY
                 )
-                await self._refuse(exchange, defect, base, send, grants)
+                await self._refuse(call, defect)
         except asyncio.CancelledError:
             if not exchange.client_gone:
-                self._finish(exchange, grants, "interrupted", 500, "interrupted")
+                self._finish(call, "interrupted", 500, "interrupted")
                 raise
-            self._finish(exchange, grants, "client_gone", CLIENT_GONE_STATUS)
+            self._finish(call, "client_gone", CLIENT_GONE_STATUS)
 
-    async def _route(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        exchange: Exchange,
-        base: Headers,
-        grants: list[Grant],
-    ) -> None:
-        path, method = scope["path"], scope["method"]
+    async def _route(self, call: Call) -> None:
+        path, method = call.scope["path"], call.scope["method"]
         worker = self.worker
         if worker is None:
             raise Unavailable("The gateway is starting or stopping.", headers=[(b"retry-after", b"1")])
-        headers = _headers(scope)
-        client = scope.get("client")
-        if not _known(path):
-            raise NotFound(f"Invalid URL ({method} {printable(path)})", code="unknown_url")
-        exchange.principal = await worker.principals.authenticate(
-            headers.get(b"authorization", b"").decode("latin-1"), client[0] if client else ""
+        found = None
+        if call.endpoint is None and (found := resource_at(path)) is None:
+            raise no_address(method, path)
+        client = call.scope.get("client")
+        call.exchange.principal = await worker.principals.authenticate(
+            call.authorization, client[0] if client else ""
         )
-        if b"x-request-id" in exchange.principal.hidden_headers:
-            base.clear()
-        expected = "POST" if exchange.endpoint else "GET"
-        if method != expected:
+        if b"x-request-id" in call.exchange.principal.hidden_headers:
+            call.base.clear()
+        allowed = ("POST",) if found is None else tuple(found[0].methods)
+        if method not in allowed:
             raise MethodNotAllowed(
-                f"Not allowed to {method} on {printable(path)}. Use {expected}.",
-                headers=[(b"allow", expected.encode())],
+                f"Not allowed to {method} on {printable(path)}. Use {' or '.join(allowed)}.",
+                headers=[(b"allow", ", ".join(allowed).encode())],
             )
-        if exchange.endpoint:
-            hold = worker.capacity.take()
-            try:
-                await self._infer(worker, receive, send, exchange, base, headers, grants, hold)
-            finally:
-                hold.release()
-        else:
-            await self._models(worker, exchange, path, base, send)
-
-    async def _infer(
-        self,
-        worker: Worker,
-        receive: Receive,
-        send: Send,
-        exchange: Exchange,
-        base: Headers,
-        headers: dict[bytes, bytes],
-        grants: list[Grant],
-        hold: Hold,
-    ) -> None:
-        raw = await _body(receive, headers, hold)
-        if raw is None:
-            exchange.client_gone = True
-            self._finish(exchange, grants, "client_gone", CLIENT_GONE_STATUS)
+        if found is not None and method != "POST":
+            await self._serve(worker, call, *found, b"")
             return
-        exchange.facts = facts = facts_of.READERS[exchange.endpoint](
+        hold = worker.capacity.take()
+        try:
+            raw = await _body(call.receive, call.headers, hold)
+            if raw is None:
+                call.exchange.client_gone = True
+                self._finish(call, "client_gone", CLIENT_GONE_STATUS)
+            elif found is not None:
+                await self._serve(worker, call, *found, raw)
+            else:
+                await self._infer(worker, call, raw)
+        finally:
+            hold.release()
+
+    async def _serve(self, worker: Worker, call: Call, resource: Resource, name: str, raw: bytes) -> None:
+        """Answer for a resource, which asks no model and is no usage."""
+        principal = call.exchange.principal
+        assert principal is not None  # noqa: S101  # authenticated by the caller
+        query = call.scope.get("query_string", b"").decode("latin-1")
+        asking = Asking(worker, principal, call.exchange.request_id, name, query, raw, [])
+        body = await resource.methods[call.scope["method"]](asking)
+        await _answer(call.send, 200, [*call.base, *asking.limits, *JSON_HEADERS], orjson.dumps(body))
+
+    async def _infer(self, worker: Worker, call: Call, raw: bytes) -> None:
+        """Ask a model: read, route, admit, journal, relay."""
+        exchange, endpoint, headers = call.exchange, call.endpoint, call.headers
+        assert endpoint is not None  # noqa: S101  # by the caller
+        exchange.facts = facts = endpoint.read(
             raw, headers.get(b"x-end-user", b"").decode("utf-8", "replace")
         )
-        facts_of.narrow(facts, headers)
+        narrow(facts, headers)
         exchange.patience = patience_of(headers)
         principal, task = exchange.principal, asyncio.current_task()
         assert principal is not None and task is not None  # noqa: S101, PT018  # an ASGI application runs in a task
-        watch = asyncio.create_task(cancelled_by(task, receive, exchange))
+        watch = asyncio.create_task(cancelled_by(task, call.receive, exchange))
         try:
             offers = offers_for(worker, exchange)
             grant, limits = await worker.admission.admit(exchange, offers)
-            grants.append(grant)
+            call.grants.append(grant)
             exchange.offer = offers[0]
             worker.journal.begin(exchange)
 
@@ -155,33 +185,16 @@ class App:
                 found = offers_after(worker, exchange, reason, tried)
                 return [offer for offer in found if grant.covers(facts, offer, principal.markup)]
 
-            end = await worker.relay.run(exchange, offers, after_refusal, [*base, *limits], send)
-            self._finish(exchange, grants, *end)
+            end = await worker.relay.run(exchange, offers, after_refusal, [*call.base, *limits], call.send)
+            self._finish(call, *end)
         finally:
             watch.cancel()
 
-    # --- models --------------------------------------------------------------------------------
-
-    async def _models(self, worker: Worker, exchange: Exchange, path: str, base: Headers, send: Send) -> None:
-        principal = exchange.principal
-        assert principal is not None  # noqa: S101  # authenticated by the caller
-        usable = [group for name, group in sorted(worker.table.groups.items()) if principal.may_use(name)]
-        if path == "/v1/models":
-            body: dict[str, Any] = {"object": "list", "data": [_model(group) for group in usable]}
-        else:
-            name = unquote(path.removeprefix("/v1/models/"))
-            found = next((group for group in usable if group.name == name), None)
-            if found is None:
-                raise no_model(name)
-            body = _model(found)
-        await _answer(send, 200, [*base, *JSON_HEADERS], orjson.dumps(body))
-
     # --- ends ----------------------------------------------------------------------------------
 
-    def _finish(
-        self, exchange: Exchange, grants: list[Grant], end_reason: str, status: int, error_code: str = ""
-    ) -> None:
+    def _finish(self, call: Call, end_reason: str, status: int, error_code: str = "") -> None:
         """Account for the exchange, exactly once: journal, then money, then rate limits. Never waits."""
+        exchange = call.exchange
         if exchange.finished:
             return
         exchange.finished = True
@@ -191,41 +204,30 @@ class App:
         # Model listings and strangers are not usage.
         if self.worker is not None and exchange.principal is not None and exchange.endpoint:
             self.worker.journal.end(exchange, usage)
-        for grant in grants:
+        for grant in call.grants:
             grant.settle(exchange.charge, usage.total)
 
-    async def _refuse(
-        self,
-        exchange: Exchange,
-        error: V1Error,
-        base: Headers,
-        send: Send,
-        grants: list[Grant],
-    ) -> None:
+    async def _refuse(self, call: Call, error: V1Error) -> None:
         """Answer with an error; in mid-stream as an event, without ``[DONE]``."""
+        exchange = call.exchange
         reason = exchange.end_reason or ("refused" if error.status in (429, 503) else "invalid")
         if error.status == 500:
             reason = "gateway_error"
         if reason == "refused":
             exchange.refusal = error.message
         answering = exchange.answering
-        self._finish(exchange, grants, reason, 200 if answering else error.status, error.code or "")
+        status = 200 if answering else call.errors.status(error)
+        self._finish(call, reason, status, error.code or "")
         if answering:
-            await send({"type": "http.response.body", "body": error_event(error)})
+            await call.send({"type": "http.response.body", "body": error_event(error)})
             return
-        await _answer(send, error.status, [*base, *JSON_HEADERS, *error.headers], error.body())
+        body = call.errors.body(error, exchange.request_id)
+        await _answer(call.send, status, [*call.base, *JSON_HEADERS, *error.headers], body)
 
 
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    return dict(scope["headers"])
-
-
-def _known(path: str) -> bool:
-    return path in ENDPOINTS or path == "/v1/models" or path.startswith("/v1/models/")
-
-
-def _model(group: GroupSpec) -> dict[str, Any]:
-    return {"id": group.name, "object": "model", "created": group.created, "owned_by": "weir"}
+def no_address(method: str, path: str) -> NotFound:
+    """The error for an address that is not there, in OpenAI's words."""
+    return NotFound(f"Invalid URL ({method} {printable(path)})", code="unknown_url")
 
 
 async def _body(receive: Receive, headers: dict[bytes, bytes], hold: Hold) -> bytes | None:

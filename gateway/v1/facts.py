@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -24,7 +23,11 @@ MAX_END_USER = 256
 
 @dataclass(slots=True)
 class Facts:
-    """One request, as routing and admission see it. ``body`` is the client's, decoded."""
+    """One request, as routing and admission see it.
+
+    ``endpoint`` is what a provider is asked, ``body`` with what: the client's own body, decoded, or
+    what ``gateway.v1.translation`` made of it.
+    """
 
     endpoint: str
     body: dict[str, Any]
@@ -42,6 +45,9 @@ class Facts:
     needs: frozenset[str] = frozenset()
     end_user: str = ""
     base64: bool = False
+    # Of a translated request: the client's own body, and the names of parameters that had no place.
+    asked: dict[str, Any] | None = None
+    dropped: tuple[str, ...] = ()
     # Whether a provider that is not known to stop by itself is told the bound that was reserved.
     tells_bound: bool = False
     # The deployment that was asked for by name, as group/deployment; ``model`` is then the group alone.
@@ -74,7 +80,18 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 def chat_facts(raw: bytes, end_user_header: str) -> Facts:
     """Facts of a ``/v1/chat/completions`` body; raises InvalidRequest naming the parameter."""
-    body = decode(raw)
+    return chat_facts_of(decode(raw), len(raw), end_user_header)
+
+
+def chat_facts_of(
+    body: dict[str, Any],
+    size: int,
+    end_user_header: str,
+    *,
+    asked: dict[str, Any] | None = None,
+    dropped: tuple[str, ...] = (),
+) -> Facts:
+    """Facts of a chat body of ``size`` bytes; ``asked`` is what the client sent where that is not it."""
     model = _model(body)
     messages = body.get("messages")
     if messages is None:
@@ -82,7 +99,7 @@ def chat_facts(raw: bytes, end_user_header: str) -> Facts:
             "Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"
         )
     if not isinstance(messages, list):
-        raise _wrong_type("messages", "an array of messages", messages)
+        raise wrong_type("messages", "an array of messages", messages)
     if not messages:
         raise InvalidRequest(
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
@@ -93,40 +110,43 @@ def chat_facts(raw: bytes, end_user_header: str) -> Facts:
     carried = 0
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise _wrong_type(f"messages[{index}]", "an object with a role", message)
+            raise wrong_type(f"messages[{index}]", "an object with a role", message)
         content = message.get("content")
         if content.__class__ is list:
             for part in content:
                 if not isinstance(part, dict):
-                    raise _wrong_type(f"messages[{index}].content", "a string or an array of parts", part)
+                    raise wrong_type(f"messages[{index}].content", "a string or an array of parts", part)
                 if part.get("type") in _HEAVY_PARTS:
                     parts += 1
                     carried += len(orjson.dumps(part))
         elif content is not None and content.__class__ is not str:
-            raise _wrong_type(f"messages[{index}].content", "a string or an array of parts", content)
+            raise wrong_type(f"messages[{index}].content", "a string or an array of parts", content)
     stream = _boolean(body, "stream")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise _wrong_type("stream_options", "an object", options)
+        raise wrong_type("stream_options", "an object", options)
     if options and not stream:
         raise InvalidRequest(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
-    choices = _whole(body, "n", 1, MAX_CHOICES) or 1
-    bound = _whole(body, "max_completion_tokens", 1) or _whole(body, "max_tokens", 1)
-    text = max(0, len(raw) - carried)
+    choices = whole(body, "n", 1, MAX_CHOICES) or 1
+    bound = whole(body, "max_completion_tokens", 1) or whole(body, "max_tokens", 1)
+    text = max(0, size - carried)
     return Facts(
         "chat.completions",
         body,
         model,
         stream,
-        bool(options and options.get("include_usage")),
+        # A translated answer tells its usage in its own way.
+        asked is not None or bool(options and options.get("include_usage")),
         text // BYTES_PER_TOKEN + 1 + parts * TOKENS_PER_PART,
         text + parts * TOKENS_PER_PART,
         None if bound is None else bound * choices,
         choices,
         _needs(body, parts),
         _end_user(body, end_user_header),
+        asked=asked,
+        dropped=dropped,
     )
 
 
@@ -140,7 +160,7 @@ def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
             "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
         )
     if not isinstance(value, str | list):
-        raise _wrong_type("input", "a string or an array", value)
+        raise wrong_type("input", "a string or an array", value)
     if not value:
         raise InvalidRequest("Invalid 'input': it is empty.", param="input", code="empty_input")
     encoding = body.get("encoding_format", "float")
@@ -188,11 +208,6 @@ def narrow(facts: Facts, headers: dict[bytes, bytes]) -> None:
 _DOLLARS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
-READERS: dict[str, Callable[[bytes, str], Facts]] = {
-    "chat.completions": chat_facts,
-    "embeddings": embedding_facts,
-}
-
 _HEAVY_PARTS = frozenset({"image_url", "input_audio", "file"})
 
 
@@ -208,11 +223,12 @@ def _model(body: dict[str, Any]) -> str:
             "you must provide a model parameter", param="model", code="missing_required_parameter"
         )
     if not isinstance(model, str):
-        raise _wrong_type("model", "a string", model)
+        raise wrong_type("model", "a string", model)
     return model
 
 
-def _wrong_type(param: str, expected: str, value: object) -> InvalidRequest:
+def wrong_type(param: str, expected: str, value: object) -> InvalidRequest:
+    """The error for a value of a wrong type; it names the type and not the value."""
     got = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
         type(value), "a number"
     )
@@ -228,16 +244,17 @@ def _boolean(body: dict[str, Any], name: str) -> bool:
     if value is None:
         return False
     if value.__class__ is not bool:
-        raise _wrong_type(name, "a boolean", value)
+        raise wrong_type(name, "a boolean", value)
     return bool(value)
 
 
-def _whole(body: dict[str, Any], name: str, least: int, most: int = 2**31) -> int | None:
+def whole(body: dict[str, Any], name: str, least: int, most: int = 2**31) -> int | None:
+    """A whole number of the body within bounds, or None; raises InvalidRequest."""
     value = body.get(name)
     if value is None:
         return None
     if value.__class__ is not int:
-        raise _wrong_type(name, "an integer", value)
+        raise wrong_type(name, "an integer", value)
     if value < least:
         raise InvalidRequest(
             f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {value} instead.",

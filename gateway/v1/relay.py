@@ -118,7 +118,7 @@ class Relay:
             raise unsupported(error.param, provider.kind.label) from None
         secret = provider.secrets[turn.visit.credential] if provider.secrets else ""
         answer = self._upstream.post(
-            speaks.url(deployment, exchange.endpoint, stream=facts.stream),
+            speaks.url(deployment, facts.endpoint, stream=facts.stream),
             speaks.headers(secret, exchange.request_id),
             payload,
             connect_timeout=provider.connect_timeout,
@@ -191,7 +191,7 @@ class Relay:
         send: Send,
     ) -> tuple[str, int, str]:
         try:
-            read = answers.READERS[exchange.endpoint](
+            read = answers.READERS[facts.endpoint](
                 raw, base64_wanted=facts.base64, speaks=spoken.dialect, model=spoken.model
             )
         except answers.ErrorAnswer as answer:

@@ -1,0 +1,45 @@
+"""Which addresses ask a model, and how: the one table. A new endpoint is one line here.
+
+``read`` makes facts of the body (``facts.endpoint`` says what a provider is asked: see
+``routing.dialects.base.PATHS`` and ``gateway.v1.answers.READERS``), ``shape`` shows a chat answer in the
+API's own words where the client asked in another than chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.v1.error_shapes import ANTHROPIC, OPENAI, ErrorShape
+from gateway.v1.facts import Facts, chat_facts, embedding_facts
+from gateway.v1.translation.completions import Completion, completion_facts
+from gateway.v1.translation.message_requests import message_facts
+from gateway.v1.translation.messages import Message
+from gateway.v1.translation.response_requests import response_facts
+from gateway.v1.translation.responses import Response
+from gateway.v1.translation.shape import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address that asks a model, by POST. ``name`` is what the usage record says."""
+
+    name: str
+    # The body and the X-End-User header; raises InvalidRequest.
+    read: Callable[[bytes, str], Facts]
+    # The facts and the request's id. None: what the provider answers is what the client gets.
+    shape: Callable[[Facts, str], Shape] | None = None
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": Endpoint("chat.completions", chat_facts),
+    "/v1/completions": Endpoint("completions", completion_facts, Completion),
+    "/v1/responses": Endpoint("responses", response_facts, Response),
+    "/v1/messages": Endpoint("messages", message_facts, Message),
+    "/v1/embeddings": Endpoint("embeddings", embedding_facts),
+}
+
+
+def errors_of(path: str) -> ErrorShape:
+    """In whose words an address tells its errors."""
+    return ANTHROPIC if path == "/v1/messages" or path.startswith("/v1/messages/") else OPENAI

@@ -1,0 +1,115 @@
+"""Between the relay and the client of a translated request: the chat answer goes in, its shape comes out.
+
+The relay knows nothing of it: it sends a chat completion, or the events of a chat stream, as to any client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from gateway.v1.errors import Headers
+from gateway.v1.exchange import Exchange
+from gateway.v1.translation.shape import Object, Shape
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Keep = Callable[[Object], Awaitable[None]]
+
+
+class Shown:
+    """A ``send`` that shows a chat answer in a shape. Errors, which have a status of their own, pass.
+
+    ``keep`` is given the whole answer before the client is, and may change it.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        exchange: Exchange,
+        make: Callable[..., Shape],
+        keep: Keep | None = None,
+    ) -> None:
+        self._send = send
+        self._exchange = exchange
+        self._make = make
+        self._keep = keep
+        self._shape: Shape | None = None
+        # Of a plain answer: its start, until the body is there.
+        self._start: MutableMapping[str, Any] | None = None
+        self._tail = b""
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        """Take one ASGI message of the relay's."""
+        if message["type"] == "http.response.start":
+            if message["status"] == 200:
+                await self._begin(message)
+            else:
+                await self._send(message)
+        elif self._shape is None:
+            await self._send(message)
+        elif self._start is not None:
+            await self._plain(message)
+        else:
+            await self._stream(self._shape, message)
+
+    async def _begin(self, message: MutableMapping[str, Any]) -> None:
+        facts = self._exchange.facts
+        assert facts is not None  # noqa: S101  # read before anything is answered
+        self._shape = self._make(facts, self._exchange.request_id)
+        message["headers"] = headers = with_dropped(message["headers"], facts.dropped)
+        if any(name == b"content-type" and value.startswith(b"text/event") for name, value in headers):
+            await self._send(message)
+        else:
+            self._start = message
+
+    async def _plain(self, message: MutableMapping[str, Any]) -> None:
+        start, shape = self._start, self._shape
+        assert start is not None and shape is not None  # noqa: S101, PT018  # by the caller
+        answer = shape.plain(orjson.loads(message["body"]))
+        if self._keep is not None:
+            await self._keep(answer)
+        body = orjson.dumps(answer)
+        start["headers"] = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+        start["headers"].append((b"content-length", str(len(body)).encode()))
+        await self._send(start)
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, shape: Shape, message: MutableMapping[str, Any]) -> None:
+        events = (self._tail + message.get("body", b"")).split(b"\n\n")
+        self._tail = events.pop()
+        shown = []
+        for event in events:
+            if not event.startswith(b"data:"):
+                # A comment that keeps the connection alive.
+                shown.append(event + b"\n\n")
+                continue
+            data = event[5:].strip()
+            if data == b"[DONE]":
+                final = shape.final()
+                if final is not None and self._keep is not None:
+                    await self._keep(final)
+                shown.append(shape.done())
+                continue
+            chunk = orjson.loads(data)
+            error = chunk.get("error")
+            shown.append(shape.failed(error) if isinstance(error, dict) else shape.chunk(chunk))
+        body = b"".join(shown)
+        more = bool(message.get("more_body", False))
+        if body or not more:
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def with_dropped(headers: Headers, dropped: tuple[str, ...]) -> Headers:
+    """The headers with the names of parameters that had no place, behind those a provider could not take."""
+    if not dropped:
+        return headers
+    names = list(dropped)
+    kept = []
+    for name, value in headers:
+        if name == b"x-weir-dropped-params":
+            names.insert(0, value.decode("latin-1"))
+        else:
+            kept.append((name, value))
+    return [*kept, (b"x-weir-dropped-params", ", ".join(names).encode("latin-1"))]
