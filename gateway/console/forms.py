@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django import forms
@@ -214,6 +214,13 @@ class Limits(forms.Form):
     budget_week = _limit("Budget a week, $", 6, "any")
     budget_month = _limit("Budget a month, $", 6, "any")
     budget_total = _limit("Budget in total, $", 6, "any")
+    alert_at = forms.CharField(
+        label="Alert at, % of a budget",
+        required=False,
+        help_text="Such as 50, 80, 100: one message each, to the organization's notifications.",
+        widget=forms.TextInput(attrs={"placeholder": "No alerts", "autocomplete": "off"}),
+    )
+    alerts_only = forms.BooleanField(label="Budgets here only alert and never refuse", required=False)
 
     @staticmethod
     def field_of(quota: Quota) -> str:
@@ -221,19 +228,63 @@ class Limits(forms.Form):
         return f"budget_{quota.period}" if quota.metric == "budget" else quota.metric
 
     @classmethod
-    def initial_of(cls, quotas: list[Quota]) -> dict[str, str]:
+    def initial_of(cls, quotas: list[Quota]) -> dict[str, Any]:
         """Existing limits as the form shows them: without needless zeros."""
-        shown = {}
+        budgets = [quota for quota in quotas if quota.metric == "budget"]
+        shares = sorted({share for quota in budgets for share in quota.alert_at})
+        shown: dict[str, Any] = {
+            "alert_at": ", ".join(f"{(share * 100).normalize():f}" for share in shares),
+            "alerts_only": bool(budgets) and not any(quota.hard for quota in budgets),
+        }
         for quota in quotas:
             text = f"{quota.limit:f}"
             shown[cls.field_of(quota)] = text.rstrip("0").rstrip(".") if "." in text else text
         return shown
+
+    def clean_alert_at(self) -> tuple[Decimal, ...]:
+        shares = set()
+        for word in self.cleaned_data["alert_at"].replace(",", " ").replace("%", " ").split():
+            try:
+                share = Decimal(word) / 100
+            except InvalidOperation:
+                share = Decimal(0)
+            if not (share.is_finite() and 0 < share <= 10):
+                raise ValidationError(f"“{word}” is not a percentage above 0, such as 80.")
+            shares.add(share)
+        return tuple(sorted(shares))
 
     def wanted(self) -> dict[tuple[str, str], Decimal]:
         """Limit by metric and period, for the fields that are filled in."""
         found = {(name, ""): self.cleaned_data[name] for name in RATES}
         found |= {("budget", period): self.cleaned_data[f"budget_{period}"] for period in PERIODS}
         return {place: limit for place, limit in found.items() if limit is not None}
+
+
+class Increase(forms.Form):
+    """A higher limit until a moment, told in the organization's time zone."""
+
+    to = _limit("Raise to", 6, "any")
+    until_at = forms.DateTimeField(
+        label="Until",
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+        input_formats=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
+    )
+
+    def __init__(self, quota: Quota, data: Any = None) -> None:
+        initial: dict[str, Any] = {
+            "to": None if quota.raised_to is None else f"{quota.raised_to.normalize():f}",
+            "until_at": timezone.localtime(quota.raised_until or timezone.now() + timedelta(days=1)),
+        }
+        super().__init__(data, initial=initial)
+        to = self.fields["to"]
+        to.required = True
+        if quota.metric == "budget":
+            to.label = "Raise to, $"
+
+    def until(self) -> datetime:
+        """The moment, aware."""
+        moment: datetime = self.cleaned_data["until_at"]
+        return moment
 
 
 def roles_to_give(tenant: TenantAccess) -> list[Role]:

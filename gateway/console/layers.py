@@ -30,13 +30,15 @@ class BudgetLine:
     spent: Decimal | None
     held: Decimal | None
     resets_at: datetime | None
+    # What holds at the moment: the quota's limit, or what it is raised to.
+    limit: Decimal
 
     @property
     def left(self) -> Decimal | None:
         """What may still be spent; never below zero."""
         if self.spent is None or self.held is None:
             return None
-        left: Decimal = self.quota.limit - self.spent - self.held
+        left: Decimal = self.limit - self.spent - self.held
         return max(left, Decimal(0))
 
 
@@ -46,16 +48,20 @@ class RateLine:
 
     quota: Quota
     used: int | None
+    limit: Decimal
 
     @property
     def left(self) -> int | None:
         """How much fits right now; never below zero."""
-        return None if self.used is None else max(int(self.quota.limit) - self.used, 0)
+        return None if self.used is None else max(int(self.limit) - self.used, 0)
 
 
 @dataclass(slots=True)
 class Layer:
-    """The limits set at one place: a plan, the organization, a team, a member, a key, or each end user."""
+    """The limits set at one place: a plan, the organization, a team, a member, a key, or each end user.
+
+    ``groups`` are the limits there on one model group each, by its name.
+    """
 
     scope: str
     name: str
@@ -63,6 +69,28 @@ class Layer:
     editable: bool = False
     rates: dict[str, RateLine] = field(default_factory=dict)
     budgets: list[BudgetLine] = field(default_factory=list)
+    model_group: str = ""
+    groups: dict[str, Layer] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The id of the layer's row: its anchor, and the model group it is about."""
+        return f"{self.anchor}-for-{self.model_group}" if self.model_group else self.anchor
+
+    def of_group(self, name: str) -> Layer:
+        """The part of this layer about one model group, made if it is not there."""
+        if not name:
+            return self
+        if name not in self.groups:
+            self.groups[name] = Layer(
+                self.scope, f"{self.name} for {name}", self.target, self.editable, model_group=name
+            )
+        return self.groups[name]
+
+    @property
+    def parts(self) -> list[Layer]:
+        """Itself, and its parts about one model group each."""
+        return [self, *(self.groups[name] for name in sorted(self.groups))]
 
     @property
     def anchor(self) -> str:
@@ -72,16 +100,17 @@ class Layer:
     @property
     def empty(self) -> bool:
         """Whether this layer limits nothing."""
-        return not self.rates and not self.budgets
+        return not self.rates and not self.budgets and not self.groups
 
 
 def _usage(quota: Quota) -> Q:
     """Which of the organization's usage counts towards ``quota``."""
+    found = Q(model_group=quota.model_group) if quota.model_group else Q()
     if quota.scope == "team":
-        return Q(team_id=quota.team_id)
+        return found & Q(team_id=quota.team_id)
     if quota.scope == "member":
-        return Q(member_id=quota.member_id)
-    return Q(key_id=quota.key_id) if quota.scope == "key" else Q()
+        return found & Q(member_id=quota.member_id)
+    return found & Q(key_id=quota.key_id) if quota.scope == "key" else found
 
 
 class Counters:
@@ -100,25 +129,34 @@ class Counters:
     def line(self, quota: Quota, *, visible: bool) -> BudgetLine:
         """``quota`` with what its counter says; until it has one, with what the hourly sums say."""
         start, end = period_bounds(quota.period, self.at, self.tenant.organization.time_zone)
+        limit = quota.limit_at(self.at)
         if not visible or quota.scope == "end_user":
-            return BudgetLine(quota, None, None, end)
+            return BudgetLine(quota, None, None, end, limit)
         row = self.rows.get((quota.pk, start))
         if row is not None:
-            return BudgetLine(quota, row.spent, row.held, end)
+            return BudgetLine(quota, row.spent, row.held, end, limit)
         used = totals_for(self.tenant.organization, start, self.at, _usage(quota))
-        return BudgetLine(quota, used.charge, Decimal(0), end)
+        return BudgetLine(quota, used.charge, Decimal(0), end, limit)
 
     def fill(self, layer: Layer, quotas: Iterable[Quota], *, visible: bool) -> Layer:
         """Put ``quotas`` into ``layer``, budgets in the order of their periods."""
         for quota in quotas:
+            part = layer.of_group(quota.model_group)
             if quota.metric == "budget":
-                layer.budgets.append(self.line(quota, visible=visible))
+                part.budgets.append(self.line(quota, visible=visible))
             else:
                 used = self.used.get(quota.pk) if visible else None
-                layer.rates[quota.metric] = RateLine(quota, used)
+                part.rates[quota.metric] = RateLine(quota, used, quota.limit_at(self.at))
         order = ["day", "week", "month", "total"]
-        layer.budgets.sort(key=lambda line: order.index(line.quota.period))
+        for part in layer.parts:
+            part.budgets.sort(key=lambda line: order.index(line.quota.period))
         return layer
+
+
+def anchor_of(quota: Quota) -> str:
+    """The anchor of the layer that ``quota`` is a limit of."""
+    number = quota.team_id or quota.member_id or quota.key_id
+    return f"{quota.scope}-{number}" if number else quota.scope
 
 
 def plan_quotas(tenant: TenantAccess) -> list[Quota]:
@@ -143,9 +181,9 @@ def _shared(tenant: TenantAccess, quotas: list[Quota], counters: Counters) -> li
     found = []
     if tenant.organization.plan is not None:
         plan = Layer("plan", tenant.organization.plan.name)
-        own = {quota.metric for quota in _of(quotas, "organization")}
+        own = {(quota.metric, quota.model_group) for quota in _of(quotas, "organization")}
         # The plan's limit is the default where the organization has none of its kind.
-        default = [quota for quota in plan_quotas(tenant) if quota.metric not in own]
+        default = [quota for quota in plan_quotas(tenant) if (quota.metric, quota.model_group) not in own]
         found.append(counters.fill(plan, default, visible=sees_all))
     whole = Layer("organization", tenant.organization.name, editable=tenant.may(Permission.MANAGE_QUOTAS))
     found.append(counters.fill(whole, _of(quotas, "organization"), visible=sees_all))
@@ -177,7 +215,7 @@ def binding(tenant: TenantAccess, key: ApiKey, at: datetime) -> list[Layer]:
     if key.owner is not None:
         found.append(_member(tenant, key.owner, quotas, counters))
     found.append(_key(tenant, key, quotas, counters))
-    return [layer for layer in found if not layer.empty]
+    return [part for layer in found for part in layer.parts if part.rates or part.budgets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +228,15 @@ class Layers:
     end_users: Layer
     wallet: Budget | None
 
+    def every(self) -> list[Layer]:
+        """All of them in one list, each without its parts about model groups."""
+        keys = [layer for team, of_team in self.teams for layer in (team, *of_team)]
+        return [*self.shared, self.end_users, *keys, *self.members]
 
-def all_layers(tenant: TenantAccess, at: datetime, *, also: str = "") -> Layers:
-    """Every layer to be shown, keys under their team. Keys without limits are left out, but for ``also``."""
+
+def all_layers(tenant: TenantAccess, at: datetime, *, also: str = "", model_group: str = "") -> Layers:
+    """Every layer to be shown, keys under their team. What has no limits is left out, but for ``also``
+    and its part about ``model_group``."""
     quotas = list(Quota.objects.all())
     counters = Counters(tenant, quotas, at)
     everywhere = tenant.may(Permission.VIEW_USAGE) or tenant.may(Permission.MANAGE_QUOTAS)
@@ -220,13 +264,17 @@ def all_layers(tenant: TenantAccess, at: datetime, *, also: str = "") -> Layers:
         _of(quotas, "end_user", end_user=""),
         visible=False,
     )
-    return Layers(
+    found = Layers(
         _shared(tenant, quotas, counters),
         [(_team(tenant, team, quotas, counters), by_team.get(team.pk, [])) for team in teams],
         [_member(tenant, member, quotas, counters) for member in members],
         end_users,
         wallet,
     )
+    for layer in found.every():
+        if layer.anchor == also:
+            layer.of_group(model_group)
+    return found
 
 
 def limitable_members(tenant: TenantAccess) -> list[Membership]:

@@ -58,20 +58,17 @@ def attention(tenant: TenantAccess, everything: layers.Layers, now: datetime) ->
     slug = tenant.organization.slug
     page = reverse("console:quotas", args=[slug])
     found: list[Matter] = []
-    every = [*everything.shared, *everything.members]
-    for team, keys in everything.teams:
-        every += [team, *keys]
-    for layer in every:
+    for layer in (part for whole in everything.every() for part in whole.parts):
         for line in layer.budgets:
-            if line.spent is None or line.left is None or line.spent < line.quota.limit * NEARLY:
+            if line.spent is None or line.left is None or line.spent < line.limit * NEARLY:
                 continue
-            gone = line.spent >= line.quota.limit
+            gone = line.spent >= line.limit
             found.append(
                 Matter(
                     "bad" if gone else "warn",
                     f"{layer.name}: budget {line.quota.get_period_display()} {'used up' if gone else 'nearly used up'}",
-                    f"${line.spent:,.2f} of ${line.quota.limit:,.2f} spent",
-                    f"{page}#{layer.anchor}",
+                    f"${line.spent:,.2f} of ${line.limit:,.2f} spent",
+                    f"{page}#{layer.place}",
                 )
             )
     wallet = everything.wallet

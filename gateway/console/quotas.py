@@ -15,27 +15,39 @@ from billing.models import Quota
 from billing.services import quotas as services
 from gateway.console import keyring, layers
 from gateway.console.access import TenantRequest, demand, requires
-from gateway.console.forms import Limits
+from gateway.console.forms import Increase, Limits, group_choices
 from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Organization, Team, User
 from tenants.permissions import Permission
 
 
-def _page(request: TenantRequest, edited: str, form: Limits | None) -> HttpResponse:
-    """The page, with the layer ``edited`` as a form."""
+def _page(
+    request: TenantRequest,
+    edited: str,
+    form: Limits | None,
+    model_group: str = "",
+    raising: tuple[Quota, Increase] | None = None,
+) -> HttpResponse:
+    """The page, with the layer ``edited`` (its part about ``model_group``) as a form, or an increase."""
     now = datetime.now(UTC)
+    found = layers.all_layers(request.tenant, now, also=edited, model_group=model_group)
+    bad = any(each is not None and each.is_bound for each in (form, raising and raising[1]))
     return render(
         request,
         "console/quotas/page.html",
         {
-            "layers": layers.all_layers(request.tenant, now, also=edited),
-            "edited": edited,
+            "layers": found,
+            "edited": f"{edited}-for-{model_group}" if model_group else edited,
             "form": form,
+            "raised": raising[0] if raising else None,
+            "increase": raising[1] if raising else None,
+            "shared_layers": [layer for layer in found.every() if layer.editable],
             "free_keys": layers.limitable_keys(request.tenant, now),
             "free_members": layers.limitable_members(request.tenant),
+            "model_groups": [name for name, _ in group_choices(request.tenant)],
             "now": now,
         },
-        status=422 if form is not None and form.is_bound else 200,
+        status=422 if bad else 200,
     )
 
 
@@ -68,24 +80,29 @@ def editable(tenant: TenantAccess, anchor: str) -> tuple[str, Target]:
     raise Http404
 
 
-def quotas_of(scope: str, target: Target) -> list[Quota]:
-    """The limits set directly on ``target``."""
+def quotas_of(scope: str, target: Target, model_group: str = "") -> list[Quota]:
+    """The limits set directly on ``target``, for all models or for one model group."""
     place = {} if isinstance(target, Organization) else {scope: target}
-    return list(Quota.objects.filter(scope=scope, end_user="", **place))
+    return list(Quota.objects.filter(scope=scope, end_user="", model_group=model_group, **place))
+
+
+def _group_to_limit(tenant: TenantAccess, name: str, existing: list[Quota]) -> None:
+    """Http404 unless ``name`` is empty, a model group the organization may use, or limited already."""
+    if name and not existing and (name, name) not in group_choices(tenant):
+        raise Http404
 
 
 @transaction.atomic
-def save_limits(acting_user: User, scope: str, target: Target, form: Limits) -> None:
+def save_limits(acting_user: User, scope: str, target: Target, form: Limits, model_group: str = "") -> None:
     """Make the limits of ``target`` those of the form: set what is filled in, remove what is not."""
-    existing = {(quota.metric, quota.period): quota for quota in quotas_of(scope, target)}
+    existing = {(quota.metric, quota.period): quota for quota in quotas_of(scope, target, model_group)}
+    hard, alert_at = not form.cleaned_data["alerts_only"], form.cleaned_data["alert_at"]
     wanted = form.wanted()
     for place, quota in existing.items():
         if place not in wanted:
             services.remove_quota(acting_user=acting_user, quota=quota)
     for (metric, period), limit in wanted.items():
-        before = existing.get((metric, period))
-        if before is not None and before.limit == limit:
-            continue
+        budget = metric == "budget"
         services.set_quota(
             acting_user=acting_user,
             scope=scope,
@@ -93,19 +110,57 @@ def save_limits(acting_user: User, scope: str, target: Target, form: Limits) -> 
             metric=metric,
             limit=limit,
             period=period,
-            hard=before.hard if before else True,
-            alert_at=tuple(before.alert_at) if before else (),
+            hard=hard or not budget,
+            alert_at=alert_at if budget else (),
+            model_group=model_group,
         )
 
 
 @requires(Permission.VIEW)
 def quota_page(request: TenantRequest) -> HttpResponse:
     """Every layer with what is used of it; ``?edit=team-3`` opens that layer's form."""
-    edited = request.GET.get("edit", "")
-    form = None
-    if edited:
-        form = Limits(initial=Limits.initial_of(quotas_of(*editable(request.tenant, edited))))
-    return _page(request, edited, form)
+    edited, model_group = request.GET.get("edit", ""), request.GET.get("model", "")
+    if request.GET.get("raise"):
+        quota = _raisable(request.tenant, request.GET["raise"])
+        return _page(request, "", None, raising=(quota, Increase(quota)))
+    if not edited:
+        return _page(request, "", None)
+    existing = quotas_of(*editable(request.tenant, edited), model_group)
+    _group_to_limit(request.tenant, model_group, existing)
+    return _page(request, edited, Limits(initial=Limits.initial_of(existing)), model_group)
+
+
+def _raisable(tenant: TenantAccess, number: str | int) -> Quota:
+    """The quota, if this person may change it. Raises Http404, PermissionDenied."""
+    if not str(number).isdecimal():
+        raise Http404
+    quota = get_object_or_404(Quota.objects.filter(end_user=""), pk=int(number))
+    anchor = layers.anchor_of(quota)
+    editable(tenant, anchor)
+    return quota
+
+
+@requires(Permission.MANAGE_QUOTAS)
+@require_POST
+def quota_raise(request: TenantRequest, quota: int) -> HttpResponse:
+    """Raise one limit for a while, or end that."""
+    found = _raisable(request.tenant, quota)
+    form = Increase(found, request.POST)
+    ending = "end" in request.POST
+    if ending or form.is_valid():
+        to = None if ending else form.cleaned_data["to"]
+        until = None if ending else form.until()
+        try:
+            services.raise_quota(acting_user=request.user, quota=found, to=to, until=until)
+        except ValueError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(
+                request, "The increase has ended." if ending else "Raised the limit for a while."
+            )
+            page = reverse("console:quotas", args=[request.tenant.organization.slug])
+            return redirect(f"{page}#{layers.anchor_of(found)}")
+    return _page(request, "", None, raising=(found, form))
 
 
 @requires(Permission.MANAGE_QUOTAS)
@@ -113,21 +168,26 @@ def quota_page(request: TenantRequest) -> HttpResponse:
 def quota_save(request: TenantRequest, layer: str) -> HttpResponse:
     """Save the limits of one layer."""
     scope, target = editable(request.tenant, layer)
+    model_group = request.POST.get("model_group", "")
+    _group_to_limit(request.tenant, model_group, quotas_of(scope, target, model_group))
     form = Limits(request.POST)
     if form.is_valid():
         try:
-            save_limits(request.user, scope, target, form)
+            save_limits(request.user, scope, target, form, model_group)
         except ValueError as error:
             form.add_error(None, str(error))
         else:
             name = "each end user" if scope == "end_user" else getattr(target, "name", target)
+            if model_group:
+                name = f"{name} for {model_group}"
             messages.success(request, f"Saved the limits of {name}.")
             page = reverse("console:quotas", args=[request.tenant.organization.slug])
             return redirect(f"{page}#{layer}")
-    return _page(request, layer, form)
+    return _page(request, layer, form, model_group)
 
 
 urlpatterns = [
     path("", quota_page, name="quotas"),
+    path("raise/<int:quota>/", quota_raise, name="quota_raise"),
     path("<slug:layer>/", quota_save, name="quota_save"),
 ]

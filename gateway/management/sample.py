@@ -20,10 +20,11 @@ from billing.models import Budget, Lease, Quota
 from billing.money import rounded
 from billing.services.grants import give_grant
 from billing.services.prices import set_price
-from billing.services.quotas import set_quota
+from billing.services.quotas import raise_quota, set_quota
 from billing.services.wallet import adjust, refund, top_up, wallet
 from billing.settlement import Ended, settle
 from billing.statements import making
+from routing.models import ModelGroup
 from routing.services.deployments import create_deployment
 from routing.services.groups import Place, create_model_group
 from routing.services.providers import create_provider
@@ -65,6 +66,8 @@ class Sample:
     request: str
     # The number of acme's newest.
     statement: str
+    # A budget that is raised for a while.
+    raised: int
 
 
 def _routes() -> dict[str, int]:
@@ -212,6 +215,22 @@ def _limits(
         set_quota(
             acting_user=by, scope=bound, target=target, metric=metric, limit=Decimal(limit), period=period
         )
+    team = teams["search"]
+    set_quota(
+        acting_user=by,
+        scope="team",
+        target=team,
+        metric="concurrency",
+        limit=5,
+        model_group=ModelGroup.objects.order_by("name")[0].name,
+    )
+    raised = Quota.objects.get(scope="team", team=team, metric="budget")
+    raise_quota(acting_user=by, quota=raised, to=raised.limit * 2, until=timezone.now() + timedelta(days=3))
+
+
+def _raised(organization: Organization) -> int:
+    with scope(organization=organization):
+        return int(Quota.objects.get(raised_to__isnull=False).pk)
 
 
 def _counters(organization: Organization, now: datetime) -> list[Budget]:
@@ -220,7 +239,13 @@ def _counters(organization: Organization, now: datetime) -> list[Budget]:
     for quota in Quota.objects.filter(metric="budget").exclude(scope="end_user"):
         start, end = period_bounds(quota.period, now, organization.time_zone)
         budget = Budget(
-            organization=organization, quota=quota, period_start=start, period_end=end, limit=quota.limit
+            organization=organization,
+            quota=quota,
+            period_start=start,
+            period_end=end,
+            limit=quota.limit,
+            raised_to=quota.raised_to,
+            raised_until=quota.raised_until,
         )
         budget.save(force_insert=True)
         made.append(budget)
@@ -428,5 +453,6 @@ def make_sample() -> Sample:
         key=keys[0],
         invitation=invitation,
         request=request,
+        raised=_raised(acme),
         statement=statements[-1].number,
     )

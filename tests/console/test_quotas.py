@@ -31,6 +31,7 @@ EMPTY = {
     "budget_week": "",
     "budget_month": "",
     "budget_total": "",
+    "alert_at": "",
 }
 
 
@@ -61,7 +62,7 @@ def test_limits_are_set_changed_and_removed_as_the_form_says(acme: Cast, sign_in
     assert limits_of(team=acme.search) == {("concurrency", ""): Decimal(5), ("budget", "month"): Decimal(20)}
 
 
-def test_a_soft_budget_with_alerts_stays_so_when_its_limit_changes(acme: Cast, sign_in: SignIn) -> None:
+def test_alerts_and_whether_budgets_refuse_are_as_the_form_says(acme: Cast, sign_in: SignIn) -> None:
     set_quota(
         acting_user=None,
         scope="organization",
@@ -72,9 +73,18 @@ def test_a_soft_budget_with_alerts_stays_so_when_its_limit_changes(acme: Cast, s
         hard=False,
         alert_at=[Decimal("0.8")],
     )
-    save(sign_in(acme.ann), "organization", budget_month="70")
+    client = sign_in(acme.ann)
+    html = client.get(reverse("console:quotas", args=["acme"]) + "?edit=organization").content.decode()
+    assert 'name="alert_at" value="80"' in html
+    save(client, "organization", budget_month="70", alert_at="50, 80 %", alerts_only="on")
     quota = Quota.objects.get(scope="organization")
-    assert (quota.limit, quota.hard, quota.alert_at) == (Decimal(70), False, [Decimal("0.8")])
+    assert (quota.limit, quota.hard, quota.alert_at) == (Decimal(70), False, [Decimal("0.5"), Decimal("0.8")])
+    save(client, "organization", budget_month="70")
+    quota.refresh_from_db()
+    assert (quota.hard, quota.alert_at) == (True, [])
+    response = save(client, "organization", budget_month="70", alert_at="soon")
+    assert response.status_code == 422
+    assert "“soon” is not a percentage" in response.content.decode()
 
 
 @pytest.mark.parametrize(
@@ -230,3 +240,77 @@ def test_the_plans_limit_gives_way_to_the_organizations_own(acme: Cast, sign_in:
     html = sign_in(acme.ann).get("/o/acme/quotas/").content.decode()
     assert "8,000" in html
     assert "6,000" not in html
+
+
+def test_limits_on_one_model_group_stand_beside_those_on_all(acme: Cast, sign_in: SignIn) -> None:
+    client, layer = sign_in(acme.ann), f"team-{acme.search.pk}"
+    save(client, layer, concurrency="9")
+    page = reverse("console:quotas", args=["acme"])
+    html = client.get(f"{page}?edit={layer}&model=fast").content.decode()
+    assert 'name="model_group" value="fast"' in html
+    save(client, layer, model_group="fast", concurrency="3", budget_day="5")
+    assert limits_of(team=acme.search, model_group="fast") == {
+        ("concurrency", ""): Decimal(3),
+        ("budget", "day"): Decimal(5),
+    }
+    assert limits_of(team=acme.search, model_group="") == {("concurrency", ""): Decimal(9)}
+    shown = client.get(page).content.decode()
+    assert f'id="{layer}-for-fast"' in shown
+    assert "Search for fast" in shown
+    # The key's page shows it among what limits the key.
+    key = client.get(reverse("console:key", args=["acme", acme.search_key.pk])).content.decode()
+    assert "Search for fast" in key
+    save(client, layer, model_group="fast")
+    assert not Quota.objects.filter(model_group="fast").exists()
+
+
+def test_a_model_group_that_is_none_cannot_be_limited(acme: Cast, sign_in: SignIn) -> None:
+    assert save(sign_in(acme.ann), "organization", model_group="nonesuch", concurrency="3").status_code == 404
+    assert not Quota.objects.exists()
+
+
+def test_a_limit_is_raised_for_a_while_in_the_organizations_time_zone(acme: Cast, sign_in: SignIn) -> None:
+    budget_of(acme, limit="10.00", spent="9", held="0")
+    quota, client = Quota.objects.get(), sign_in(acme.ann)
+    page, address = (
+        reverse("console:quotas", args=["acme"]),
+        reverse("console:quota_raise", args=["acme", quota.pk]),
+    )
+    assert "Raise for a while" in client.get(f"{page}?raise={quota.pk}").content.decode()
+    client.post(address, {"to": "25", "until_at": "2099-07-01T12:00"})
+    quota.refresh_from_db()
+    # Noon in Berlin's summer is ten o'clock UTC.
+    assert (quota.raised_to, quota.raised_until) == (Decimal(25), datetime(2099, 7, 1, 10, tzinfo=UTC))
+    assert Budget.objects.get(quota=quota).raised_to == Decimal(25)
+    text = words(client.get(page).content.decode())
+    assert "$9.00 of $25.00" in text
+    assert "raised from $10.00 until" in text
+    client.post(address, {"end": "1"})
+    quota.refresh_from_db()
+    assert (quota.raised_to, quota.raised_until) == (None, None)
+
+
+@pytest.mark.parametrize(("to", "until"), [("5", "2099-07-01T12:00"), ("25", "2020-01-01T12:00"), ("25", "")])
+def test_an_increase_that_makes_no_sense_is_told_and_changes_nothing(
+    acme: Cast, sign_in: SignIn, to: str, until: str
+) -> None:
+    budget_of(acme, limit="10.00", spent="9", held="0")
+    address = reverse("console:quota_raise", args=["acme", Quota.objects.get().pk])
+    response = sign_in(acme.ann).post(address, {"to": to, "until_at": until})
+    assert response.status_code == 422
+    assert f'value="{to}"' in response.content.decode()
+    assert Quota.objects.get().raised_to is None
+
+
+def test_only_who_may_set_a_limit_may_raise_it(acme: Cast, other: Cast, sign_in: SignIn) -> None:
+    budget_of(acme, limit="10.00", spent="9", held="0")
+    number = Quota.objects.get().pk
+    raised = {"to": "25", "until_at": "2099-07-01T12:00"}
+    # Bob manages one team's quotas, not the organization's.
+    assert (
+        sign_in(acme.bob).post(reverse("console:quota_raise", args=["acme", number]), raised).status_code
+        == 403
+    )
+    elsewhere = reverse("console:quota_raise", args=["other", number])
+    assert sign_in(other.ann).post(elsewhere, raised).status_code == 404
+    assert Quota.objects.get().raised_to is None

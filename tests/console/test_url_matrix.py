@@ -18,6 +18,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django_scopes import scopes_disabled
 
 from billing.models import LedgerEntry, LedgerTransaction
+from billing.services.quotas import set_quota
 from billing.statements.making import make_through
 from tenants.models import Membership, Organization, TeamMembership
 from tenants.permissions import Role
@@ -52,6 +53,7 @@ READS: dict[str, tuple[int, ...]] = {
     "console:key_revoke": (200, 200, 403, 404, 404, 200),
     "console:quotas": ALL,
     "console:quota_save": (405, 405, 403, 403, 403, 405),
+    "console:quota_raise": (405, 405, 403, 403, 403, 405),
     "console:members": ALL,
     "console:member_add": WRITE_ONLY,
     "console:roles": ALL,
@@ -93,6 +95,7 @@ WITH_OBJECT = (
     "console:key_rotate",
     "console:key_revoke",
     "console:quota_save",
+    "console:quota_raise",
     "console:member_role",
     "console:member_remove",
     "console:team",
@@ -140,6 +143,7 @@ WRITES = [
     Write("quota_save", (302, 302, 403, 403, 403, 302), {"concurrency": "3"}, {"layer": "key-{batch}"}),
     Write("quota_save", (302, 302, 403, 403, 403, 404), {"concurrency": "3"}, {"layer": "key-{banner}"}),
     Write("quota_save", MANAGED, {"concurrency": "3"}, {"layer": "member-{member}"}),
+    Write("quota_raise", (302, 302, 403, 403, 403, 302), {"to": "9", "until_at": "2099-01-01T00:00"}),
     Write("member_add", MANAGED, {"email": "new@acme.example", "role": "member"}),
     # Only owners make owners, and only owners change them.
     Write("member_add", (302, 422, 403, 403, 403, 403), {"email": "new@acme.example", "role": "owner"}),
@@ -186,6 +190,7 @@ class World:
         objects = {
             "key": of.batch.pk,
             "layer": f"team-{of.search.pk}",
+            "quota": self.ids[f"quota_of_{of.organization.slug}"],
             "member": self.people["member"].pk if of is self.acme else of.ann.pk,
             "team": of.search.pk,
             "request_id": f"req-{of.organization.slug}",
@@ -231,6 +236,12 @@ def world() -> World:
             ("owners_invitation", acme, Role.OWNER),
         )
     }
+    quotas = {
+        f"quota_of_{tenant.organization.slug}": set_quota(
+            acting_user=None, scope="team", target=tenant.search, metric="concurrency", limit=5
+        ).pk
+        for tenant in (acme, globex)
+    }
     statements = {}
     for tenant in (acme, globex):
         with scopes_disabled():
@@ -248,6 +259,7 @@ def world() -> World:
         statements[f"statement_of_{tenant.organization.slug}"] = statement.number
     ids = {
         **statements,
+        **quotas,
         "search": acme.search.pk,
         "ads": acme.ads.pk,
         "backend": acme.backend.pk,

@@ -34,6 +34,7 @@ GRAVE = {"serious", "critical"}
 # Addresses of the console that are no pages: forms that are only sent, and files.
 NO_PAGE = {
     "quota_save",
+    "quota_raise",
     "member_add",
     "member_role",
     "team_new",
@@ -131,6 +132,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("invitation-other", link, sample.viewer)
     yield Shot("invitation-unknown", reverse("console:invitation"))
     yield Shot("overview-member", pages["overview"], sample.member)
+    yield Shot("quotas-raise", f"{pages['quotas']}?raise={sample.raised}#raise", owner)
     yield Shot("quotas-member", pages["quotas"], sample.member)
     yield Shot("keys-viewer", pages["keys"], sample.viewer)
     yield Shot("forbidden", pages["audit"], sample.viewer)
