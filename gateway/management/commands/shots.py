@@ -45,6 +45,8 @@ NO_PAGE = {
     "costs_usage_csv",
     "costs_usage_jsonl",
     "ledger_csv",
+    "statement_csv",
+    "statement_pdf",
 }
 
 
