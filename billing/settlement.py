@@ -61,7 +61,7 @@ FROM jsonb_to_recordset(%(records)s::jsonb) AS r(
     duration_ms integer, tags jsonb
 )
 ON CONFLICT DO NOTHING
-RETURNING request_id, organization_id, date_trunc('hour', started_at, 'UTC'), budget_ids, charge
+RETURNING request_id, organization_id, date_trunc('minute', started_at, 'UTC'), budget_ids, charge
 """
 # Counters first, in order of id, then leases, as everyone who touches both does.
 _LOCK_BUDGETS: LiteralString = (
@@ -88,9 +88,9 @@ WHERE b.id = total.budget_id
 """
 # An organization that is gone has no rollups; its events stay.
 _MARK: LiteralString = """
-INSERT INTO billing_dirtybucket (organization_id, hour)
-SELECT o.id, mark.hour
-FROM unnest(%(organizations)s::bigint[], %(hours)s::timestamptz[]) AS mark(organization_id, hour)
+INSERT INTO billing_dirtybucket (organization_id, hour, minute)
+SELECT o.id, date_trunc('hour', mark.minute, 'UTC'), extract(minute FROM mark.minute AT TIME ZONE 'UTC')
+FROM unnest(%(organizations)s::bigint[], %(minutes)s::timestamptz[]) AS mark(organization_id, minute)
 JOIN tenants_organization o ON o.id = mark.organization_id
 """
 _PUT_ASIDE: LiteralString = """
@@ -268,9 +268,9 @@ def _insert(connection: Connection, ends: list[tuple[Ended, bytes]]) -> int:
     workers = {ended.record["request_id"]: ended.worker for ended, _ in ends}
     inserted = connection.execute(_INSERT, {"records": records.decode()}).fetchall()
     charges: dict[tuple[int, UUID], Decimal] = defaultdict(Decimal)
-    hours: set[tuple[int, datetime]] = set()
-    for request_id, organization_id, hour, budget_ids, charge in inserted:
-        hours.add((organization_id, hour))
+    minutes: set[tuple[int, datetime]] = set()
+    for request_id, organization_id, minute, budget_ids, charge in inserted:
+        minutes.add((organization_id, minute))
         if charge:
             for budget_id in budget_ids:
                 share = budget_id, workers[request_id]
@@ -285,13 +285,13 @@ def _insert(connection: Connection, ends: list[tuple[Ended, bytes]]) -> int:
         connection.execute(_LOCK_BUDGETS, parameters)
         connection.execute(_LOCK_LEASES, parameters)
         connection.execute(_SETTLE, parameters)
-    if hours:
-        marks = sorted(hours)
+    if minutes:
+        marks = sorted(minutes)
         connection.execute(
             _MARK,
             {
                 "organizations": [organization for organization, _ in marks],
-                "hours": [hour for _, hour in marks],
+                "minutes": [minute for _, minute in marks],
             },
         )
     return len(inserted)

@@ -11,7 +11,7 @@ from celery import Task, shared_task
 from django.db import connection, transaction
 from django_scopes import scopes_disabled
 
-from billing import ledger, partitions, reconcile, rollups
+from billing import ledger, partitions, reconcile, rollups, spans
 from billing.services import grants
 from billing.statements import making
 
@@ -33,6 +33,12 @@ class PlatformTask(Task):  # type: ignore[type-arg]  # at run time it takes none
 def refresh_rollups() -> None:
     """Recompute the hours that changed."""
     rollups.refresh()
+
+
+@shared_task(base=PlatformTask, soft_time_limit=240, time_limit=270)
+def refresh_spans() -> None:
+    """Sum the days and months whose hours changed."""
+    spans.refresh()
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)

@@ -10,6 +10,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.conf.beat_schedule = {
     "rollups": {"task": "billing.tasks.refresh_rollups", "schedule": 2.0, "options": {"expires": 10}},
+    "spans": {"task": "billing.tasks.refresh_spans", "schedule": 60.0, "options": {"expires": 50}},
     "ledger": {"task": "billing.tasks.post_usage", "schedule": 5.0, "options": {"expires": 30}},
     "grants": {"task": "billing.tasks.expire_grants", "schedule": 60.0, "options": {"expires": 50}},
     "statements": {"task": "billing.tasks.make_statements", "schedule": 3600.0, "options": {"expires": 3000}},

@@ -170,7 +170,7 @@ def test_the_bench_of_ingestion_ships_sums_and_reports_what_it_made(tmp_path: Pa
     done = subprocess.run(
         [
             *(sys.executable, "manage.py", "bench_ingest", "--events", "3000", "--ship", "400"),
-            *("--keys", "50", "--members", "10", "--json", str(figures)),
+            *("--busy-hour", "2000", "--keys", "50", "--members", "10", "--json", str(figures)),
         ],
         cwd=ROOT,
         env=os.environ | {"WEIR_DATA_DIR": str(tmp_path)},

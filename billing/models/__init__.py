@@ -11,7 +11,14 @@ from billing.models.ledger import (
 from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
 from billing.models.statement import Statement, StatementLine, StatementNumber, StatementPosting
-from billing.models.usage import DeadLetter, DirtyBucket, UsageEvent, UsageRollup
+from billing.models.usage import (
+    DeadLetter,
+    DirtyBucket,
+    UsageEvent,
+    UsageRollup,
+    UsageSpan,
+    UsageSpanSum,
+)
 
 __all__ = (
     "CUSTOMER_ACCOUNTS",
@@ -32,4 +39,6 @@ __all__ = (
     "StatementPosting",
     "UsageEvent",
     "UsageRollup",
+    "UsageSpan",
+    "UsageSpanSum",
 )

@@ -75,9 +75,15 @@ class UsageEvent(models.Model):
 
 
 class UsageRollup(models.Model):
-    """The sums of an hour, by everything a report can ask for. Recomputed as a whole, never added to."""
+    """The sums of an hour, by everything a report can ask for. Recomputed as a whole, never added to.
+
+    While an hour is young, its rows are sums of its minutes, so that what a request changes stays small;
+    the sum over the rows of the hour is right at any time.
+    """
 
     hour = models.DateTimeField()
+    # From 0; null: the whole hour.
+    minute = models.SmallIntegerField(null=True)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False, related_name="+")
     team_id = models.BigIntegerField()
     member_id = models.BigIntegerField(null=True)
@@ -106,6 +112,7 @@ class UsageRollup(models.Model):
                 fields=[
                     "organization",
                     "hour",
+                    "minute",
                     "team_id",
                     "member_id",
                     "key_id",
@@ -122,6 +129,58 @@ class UsageRollup(models.Model):
         return f"{self.organization} {self.hour:%Y-%m-%d %H}h"
 
 
+class UsageSpan(models.Model):
+    """A day or month of the organization's calendar whose sums are kept (``billing.spans``)."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False, related_name="+")
+    kind = models.CharField(max_length=5)
+    start = models.DateTimeField()
+    end = models.DateTimeField()
+    # The sums hold what began in [start, until), unless an hour changed since: then not ``fresh``.
+    until = models.DateTimeField()
+    fresh = models.BooleanField()
+
+    objects: ClassVar[models.Manager[UsageSpan]] = owned_by("organization")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "kind", "start", "end"], name="span_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization} {self.kind} from {self.start:%Y-%m-%d %H}h"
+
+
+class UsageSpanSum(models.Model):
+    """The sums of a span by the columns of one slice; the other columns are null or empty."""
+
+    span = models.ForeignKey(UsageSpan, on_delete=models.CASCADE, db_index=False, related_name="sums")
+    slice = models.CharField(max_length=5)
+    team_id = models.BigIntegerField(null=True)
+    member_id = models.BigIntegerField(null=True)
+    key_id = models.BigIntegerField(null=True)
+    end_user = models.CharField(max_length=256, db_default="")
+    model_group = models.CharField(max_length=100, db_default="")
+    deployment = models.CharField(max_length=100, db_default="")
+    requests = models.BigIntegerField()
+    errors = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    cached_input_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    cost = money_field()
+    charge = money_field()
+
+    objects: ClassVar[models.Manager[UsageSpanSum]] = owned_by("span__organization")
+
+    class Meta:
+        indexes = [models.Index(fields=["span", "slice"], name="span_sum_by_slice")]
+
+    def __str__(self) -> str:
+        return f"{self.span} by {self.slice}"
+
+
 class DirtyBucket(models.Model):
     """An hour of an organization whose rollups no longer match its events.
 
@@ -131,6 +190,8 @@ class DirtyBucket(models.Model):
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     hour = models.DateTimeField()
+    # From 0; null: any of them.
+    minute = models.SmallIntegerField(null=True)
     marked_at = models.DateTimeField(db_default=Now())
 
     objects: ClassVar[models.Manager[DirtyBucket]] = owned_by("organization")

@@ -8,7 +8,8 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from billing.money import plain
-from billing.reports import Report, Sums
+from billing.reports import Report
+from billing.sums import Sums
 from billing.usage_export import CURRENCY
 from gateway.console.keyring import standing
 from tenants.models import ApiKey

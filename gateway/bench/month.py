@@ -115,21 +115,13 @@ def fill(events: int, keys: int, say: Callable[[int], None]) -> None:
     after = partitions.after(MONTH)
     length = datetime(after.year, after.month, 1, tzinfo=UTC) - start
     name = partitions.name_of(MONTH)
-    parameters: dict[str, Any] = {
-        "start": start,
-        "step": length / max(events, 1),
-        "keys": keys,
-        "small": SMALL_ORGANIZATIONS,
-        "models": MODELS,
-        "end_users": END_USERS,
-    }
     with connection.cursor() as cursor:
         cursor.execute(
             f"CREATE TABLE {name} (LIKE billing_usageevent INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
         )
         for first in range(1, events + 1, 500_000):
             last = min(first + 499_999, events)
-            cursor.execute(_FILL.format(table=name), parameters | {"first": first, "last": last})
+            _spread(cursor, name, range(first, last), keys, start, length / max(events, 1))
             say(last)
         cursor.execute("SET maintenance_work_mem = '512MB'")
         cursor.execute(
@@ -141,3 +133,31 @@ def fill(events: int, keys: int, say: Callable[[int], None]) -> None:
             "INSERT INTO billing_dirtybucket (organization_id, hour)"
             " SELECT DISTINCT organization_id, date_trunc('hour', started_at, 'UTC') FROM billing_usageevent"
         )
+
+
+def fill_hour(events: int, keys: int, hour: datetime) -> None:
+    """Put ``events`` more events, evenly over one hour, into the table, and mark the hour."""
+    with connection.cursor() as cursor:
+        partitions.ensure(cursor, hour)
+        _spread(cursor, "billing_usageevent", range(1, events), keys, hour, timedelta(hours=1) / events)
+        cursor.execute(f"ANALYZE {partitions.name_of(hour)}")
+        cursor.execute(
+            "INSERT INTO billing_dirtybucket (organization_id, hour)"
+            " SELECT DISTINCT organization_id, %s::timestamptz FROM bench_key",
+            [hour],
+        )
+
+
+def _spread(cursor: Any, table: str, numbers: range, keys: int, start: datetime, step: timedelta) -> None:
+    """Events of the given numbers, the last one included; number 1 begins at ``start``."""
+    parameters = {
+        "first": numbers.start,
+        "last": numbers.stop,
+        "start": start,
+        "step": step,
+        "keys": keys,
+        "small": SMALL_ORGANIZATIONS,
+        "models": MODELS,
+        "end_users": END_USERS,
+    }
+    cursor.execute(_FILL.format(table=table), parameters)

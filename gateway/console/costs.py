@@ -19,11 +19,10 @@ from billing.reports import (
     Dimension,
     Report,
     Row,
-    Sums,
     cost_report,
     daily_series,
-    total,
 )
+from billing.sums import Sums, total
 from billing.usage_export import CONTENT_TYPES, CURRENCY, Format, csv_lines, streamed_export
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Bar, bar_chart
@@ -164,7 +163,7 @@ def costs(request: TenantRequest) -> HttpResponse:
     except BadQuery as error:
         query, problem = read({}, organization, names), str(error)
     where = visible_to(request.tenant) & query.where
-    report = cost_report(organization, tab.by, *query.bounds, where)
+    report = cost_report(organization, tab.by, *query.bounds, where, most=SHOWN)
     chart, legend, days = _chart(query, report, where)
     seen = names_seen(request.tenant, names)
     day = today(organization)
@@ -192,10 +191,8 @@ def costs(request: TenantRequest) -> HttpResponse:
                 key=lambda entry: (entry[2], entry[1]),
             ),
             "report": report,
-            "rows": [
-                (row, _deeper(query, row, tab), _requests(query, row)) for row in report.first(SHOWN).rows
-            ],
-            "hidden_rows": max(0, len(report.rows) - SHOWN),
+            "rows": [(row, _deeper(query, row, tab), _requests(query, row)) for row in report.rows],
+            "hidden_rows": report.folded,
             "days": days[::-1],
             "chart": chart,
             "legend": legend,

@@ -14,7 +14,8 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path
 
-from billing.reports import Sums, spent_this_month
+from billing.reports import spent_this_month
+from billing.sums import Sums
 from gateway.console import keyring, layers
 from gateway.console.access import TenantRequest, requires
 from gateway.console.forms import KeySettings, NewKey, Rotation, group_choices

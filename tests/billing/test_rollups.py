@@ -216,3 +216,31 @@ def test_this_month_and_the_next_have_partitions(db: None) -> None:
         )
         found = {row[0] for row in cursor.fetchall()}
     assert {partitions.name_of(NOON), partitions.name_of(partitions.after(NOON))} <= found
+
+
+def test_a_young_hour_lies_there_by_the_minute_and_is_whole_when_it_is_over(books: Books) -> None:
+    at = NOON + timedelta(minutes=30)
+    books.ship(books.end("a", charge="0.10"), books.end("b", started_at=stamp(NOON + timedelta(minutes=2))))
+    assert rollups.refresh(at=at) == 1
+    assert sorted((row.minute, row.requests) for row in books.rollups()) == [(0, 1), (2, 1)]
+    # Late, in a minute that is summed already; the other one is left alone.
+    before = {row.minute: row.pk for row in books.rollups()}
+    books.ship(books.end("c", charge="0.30"))
+    rollups.refresh(at=at)
+    after = {row.minute: row.pk for row in books.rollups()}
+    assert (after[2] == before[2], after[0] == before[0]) == (True, False)
+    assert sum(row.charge for row in books.rollups()) == Decimal("0.50")
+    # An hour and ten minutes after it began nothing marked it, and it is summed as a whole.
+    assert rollups.refresh(at=NOON + timedelta(minutes=71)) == 1
+    (row,) = books.rollups()
+    assert (row.minute, row.requests, row.charge) == (None, 3, Decimal("0.50"))
+    assert rollups.refresh(at=NOON + timedelta(minutes=72)) == 0
+
+
+def test_a_young_hour_that_was_summed_as_a_whole_is_not_counted_twice(books: Books) -> None:
+    books.ship(books.end("a", charge="0.10"))
+    rollups.refresh(at=NOON + 2 * HOUR)
+    books.ship(books.end("b", charge="0.20", started_at=stamp(NOON + timedelta(minutes=5))))
+    rollups.refresh(at=NOON + timedelta(minutes=10))
+    assert sum(row.requests for row in books.rollups()) == 2
+    assert sum(row.charge for row in books.rollups()) == Decimal("0.30")

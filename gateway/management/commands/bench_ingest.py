@@ -26,6 +26,7 @@ class Command(BaseCommand):
         """Declare the options."""
         parser.add_argument("--events", type=int, default=10_000_000, help="in the table before")
         parser.add_argument("--ship", type=int, default=200_000, help="events shipped")
+        parser.add_argument("--busy-hour", type=int, default=1_000_000, help="requests in the hour under way")
         parser.add_argument("--keys", type=int, default=10_000)
         parser.add_argument("--members", type=int, default=2_000)
         parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -33,7 +34,8 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run it as a program that chooses its database before Django is set up."""
         command = [sys.executable, "-m", "gateway.bench.ingest", f"--data-dir={settings.WEIR_DATA_DIR}"]
-        command += [f"--{word}={options[word]}" for word in ("events", "ship", "keys", "members")]
+        words = ("events", "ship", "busy_hour", "keys", "members")
+        command += [f"--{word.replace('_', '-')}={options[word]}" for word in words]
         if options["json"] is not None:
             command.append(f"--json={options['json'].resolve()}")
         with subprocess.Popen(command, cwd=settings.BASE_DIR) as process:

@@ -1,0 +1,254 @@
+"""Sums of usage over a time, by any columns: from the sums of months and days where they are kept, from
+the hours elsewhere, and from the requests themselves where an hour is divided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import reduce
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import connection, transaction
+from django.db.models import Case, Count, DateTimeField, F, Func, IntegerField, Q, QuerySet, Sum, Value, When
+from django_scopes import scope
+
+from billing import spans
+from billing.models import UsageEvent, UsageRollup, UsageSpanSum
+from billing.money import EXACT
+from tenants.models import Organization
+
+HOUR = timedelta(hours=1)
+ZERO = Decimal(0)
+ERROR_STATUS = 400
+
+# The columns a dimension groups by. A user is whom a request was made for: the end user it named,
+# otherwise the owner of its key, otherwise the key.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "user": ("end_user", "user_member_id", "user_key_id"),
+    "member": ("member_id",),
+    "end_user": ("end_user",),
+    "key": ("key_id",),
+    "team": ("team_id",),
+    "model": ("model_group",),
+    "deployment": ("deployment",),
+}
+SUMMED = (
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost",
+    "charge",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums over requests. Token classes are disjoint, but ``reasoning_tokens`` is part of the output.
+
+    ``cost`` is what providers ask, ``charge`` what the tenant pays, in US dollars.
+    """
+
+    requests: int = 0
+    # Requests answered with a status of 400 or more, refused ones included.
+    errors: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = ZERO
+    charge: Decimal = ZERO
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            EXACT.add(self.cost, other.cost),
+            EXACT.add(self.charge, other.charge),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, each counted once."""
+        return self.input_tokens + self.cached_input_tokens + self.cache_write_tokens + self.output_tokens
+
+    @property
+    def margin(self) -> Decimal:
+        """What remains of the charge after the provider's cost; below zero where it does not cover it."""
+        return EXACT.subtract(self.charge, self.cost)
+
+
+SUM_FIELDS = tuple(each.name for each in fields(Sums))
+
+
+def total(sums: Iterable[Sums]) -> Sums:
+    """The sum of ``sums``, exact."""
+    every = list(sums)
+    if not every:
+        return Sums()
+    counts = [sum([getattr(each, name) for each in every]) for name in SUM_FIELDS[:-2]]
+    amounts = [reduce(EXACT.add, [getattr(each, name) for each in every]) for name in SUM_FIELDS[-2:]]
+    return Sums(*counts, *amounts)
+
+
+def hour_floor(moment: datetime) -> datetime:
+    """The beginning of the UTC hour of ``moment``."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _annotated(rows: QuerySet[Any], time_column: str, by: str, bounds: Sequence[datetime]) -> QuerySet[Any]:
+    """``rows`` with the computed grouping columns of ``by``."""
+    annotated = rows
+    if by == "user" and time_column.startswith("span"):
+        annotated = rows.annotate(user_member_id=F("member_id"), user_key_id=F("key_id"))
+    elif by == "user":
+        named = ~Q(end_user="")
+        annotated = rows.annotate(
+            user_member_id=Case(When(named, then=None), default=F("member_id")),
+            user_key_id=Case(
+                When(named | Q(member_id__isnull=False), then=None),
+                default=F("key_id"),
+            ),
+        )
+    elif by in ("day", "hour"):
+        annotated = rows.annotate(
+            bucket=Func(
+                F(time_column),
+                Value(list(bounds), output_field=ArrayField(DateTimeField())),
+                function="width_bucket",
+                output_field=IntegerField(),
+            )
+        )
+    return annotated
+
+
+def grouped(
+    organization: Organization,
+    by: str,
+    start: datetime,
+    end: datetime,
+    *,
+    where: Q,
+    bounds: Sequence[datetime] = (),
+    series: Sequence[Q] | None = None,
+) -> dict[tuple[Any, ...], Sums]:
+    """Sums of ``[start, end)`` by the columns of ``by`` ("" for one sum of everything).
+
+    ``bounds`` are moments at which groups change although an hour may be under way; the hours around
+    them, and around ``start`` and ``end``, are read request by request. At most two queries. With
+    ``series``, groups are divided further by the number of the first condition met, -1 where none is.
+    """
+    if end <= start:
+        return {}
+    columns = COLUMNS.get(by, ("bucket",) if by else ())
+    if series is not None:
+        columns = (*columns, "series")
+    divided = sorted({hour_floor(moment) for moment in (start, end, *bounds) if hour_floor(moment) != moment})
+    sums: dict[tuple[Any, ...], Sums] = {}
+
+    def collect(rows: QuerySet[Any], counts: dict[str, Any]) -> None:
+        if series is not None:
+            whens = [When(condition, then=Value(number)) for number, condition in enumerate(series)]
+            rows = rows.annotate(series=Case(*whens, default=Value(-1), output_field=IntegerField()))
+        summed = {f"sum_{name}": Sum(name, default=0) for name in SUMMED}
+        names = ("sum_requests", "sum_errors", *summed)
+        found = rows.order_by().values(*columns).annotate(**counts, **summed).values_list(*columns, *names)
+        for line in found:
+            group, these = line[: len(columns)], Sums(*line[len(columns) :])
+            sums[group] = sums[group] + these if group in sums else these
+
+    added_up = {"sum_requests": Sum("requests", default=0), "sum_errors": Sum("errors", default=0)}
+    chosen = _slice(by, where, series or ())
+    with scope(organization=organization), _snapshot():
+        kept = spans.cover(organization, start, end, bounds) if chosen else spans.NOTHING
+        if kept.ids:
+            rows = UsageSpanSum.objects.filter(where, span_id__in=kept.ids, slice=chosen)
+            collect(_annotated(rows, "span__start", by, bounds), added_up)
+        if gaps := _gaps(hour_floor(start), end, kept.parts):
+            within = Q()
+            for first, after in gaps:
+                within |= Q(hour__gte=first, hour__lt=after)
+            rollups = UsageRollup.objects.filter(where & within, organization=organization)
+            collect(_annotated(rollups.exclude(hour__in=divided), "hour", by, bounds), added_up)
+        if divided:
+            pieces = Q()
+            for hour in divided:
+                pieces |= Q(started_at__gte=max(hour, start), started_at__lt=min(hour + HOUR, end))
+            events = UsageEvent.objects.filter(where & pieces, organization=organization)
+            collect(
+                _annotated(events, "started_at", by, bounds),
+                {
+                    "sum_requests": Count("request_id"),
+                    "sum_errors": Count("request_id", filter=Q(status__gte=ERROR_STATUS)),
+                },
+            )
+    # A sum over nothing is one empty line.
+    return {group: line for group, line in sums.items() if line.requests}
+
+
+@contextmanager
+def _snapshot() -> Iterator[None]:
+    """Queries that see the same state, unless a transaction of the caller's is under way already."""
+    if connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
+
+
+def _gaps(
+    start: datetime, end: datetime, parts: Sequence[tuple[datetime, datetime]]
+) -> list[tuple[datetime, datetime]]:
+    """What of ``[start, end)`` is in none of ``parts``, which are in order and do not overlap."""
+    gaps = []
+    for first, until in parts:
+        if start < first:
+            gaps.append((start, first))
+        start = until
+    if start < end:
+        gaps.append((start, end))
+    return gaps
+
+
+def _slice(by: str, where: Q, series: Sequence[Q]) -> str | None:
+    """The smallest slice of the spans that can answer, None where only the hours can."""
+    asked = {"member": {"member_id"}, "user": {"end_user"}}.get(by) or set(COLUMNS.get(by, ()))
+    if by == "hour":
+        return None
+    used = _columns_in(where)
+    for each in series:
+        used |= _columns_in(each)
+    for name in ("model", "key"):
+        if by != "user" and asked | used <= set(spans.SLICES[name]):
+            return name
+    # There, requests for an end user have neither member nor key.
+    of_users = all(_columns_in(each) == {"end_user"} or ("end_user", "") in each.children for each in series)
+    if asked <= {"end_user"} and _columns_in(where) <= {"end_user"} and of_users:
+        return "user"
+    return None
+
+
+def _columns_in(condition: Q) -> set[str]:
+    """The columns that ``condition`` speaks of; "?" for what is no plain look-up."""
+    found: set[str] = set()
+    for child in condition.children:
+        if isinstance(child, Q):
+            found |= _columns_in(child)
+        elif isinstance(child, tuple):
+            found.add(child[0].split("__")[0])
+        else:
+            found.add("?")
+    return found
