@@ -20,8 +20,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django_scopes import scope
 
 from billing.calendars import midnight
-from billing.models import DeadLetter, LedgerTransaction, Price, ReconcileReport
-from billing.services import grants
+from billing.models import DeadLetter, LedgerTransaction, Price, ReconcileReport, RedeemableCode
+from billing.services import codes, grants
 from billing.services import wallet as wallets
 from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
 from routing.services import deployments, groups, providers
@@ -246,6 +246,26 @@ class PriceAdmin(ReadOnly):
     list_display = ("__str__", "input", "cached_input", "cache_write", "output", "effective_from")
     list_filter = ("deployment", "model_group")
     ordering = ("-effective_from",)
+
+
+@admin.register(RedeemableCode)
+class RedeemableCodeAdmin(Served):
+    """Codes worth money. A new one is shown once, above the list."""
+
+    list_display = ("__str__", "amount", "memo", "expires_at", "made_by", "made_at", "posting")
+    fields = ("amount", "expires_at", "memo")
+
+    def has_change_permission(self, request: HttpRequest, obj: RedeemableCode | None = None) -> bool:  # noqa: ARG002  # Django's signature
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: RedeemableCode | None = None) -> bool:  # noqa: ARG002  # Django's signature
+        return False
+
+    def save_model(self, request: HttpRequest, obj: RedeemableCode, form: Any, change: bool) -> None:  # noqa: ARG002  # Django's signature
+        values = {name: form.cleaned_data[name] for name in self.fields}
+        made, text = codes.make_code(acting_user=operator(request), **values)
+        obj.pk = made.pk
+        self.message_user(request, f"{text} is worth {made.amount:f} US dollars. It is not shown again.")
 
 
 @admin.register(Plan)

@@ -219,6 +219,19 @@ SHIP_INTERVAL_SECONDS: float = env.float("SHIP_INTERVAL_SECONDS", default=0.1)
 
 # --- Money --------------------------------------------------------------------------------------
 
+# PAYMENTS: how customers pay into their wallet: stripe, dummy (takes no money), or empty for not at all.
+# STRIPE_SECRET_KEY, STRIPE_WEBHOOK_SECRET: of the Stripe account; the webhook's address is
+# PUBLIC_URL/payments/stripe/.
+STRIPE_SECRET_KEY: str = env.str("STRIPE_SECRET_KEY", default="")
+STRIPE_WEBHOOK_SECRET: str = env.str("STRIPE_WEBHOOK_SECRET", default="")
+# STRIPE_API_BASE: where Stripe answers; another address only for tests.
+STRIPE_API_BASE: str = env.str("STRIPE_API_BASE", default="https://api.stripe.com")
+PAYMENTS: str = env.str("PAYMENTS", default="stripe" if STRIPE_SECRET_KEY else "dummy" if DEBUG else "")
+if PAYMENTS not in {"stripe", "dummy", ""}:
+    raise ImproperlyConfigured("PAYMENTS must be stripe, dummy or empty.")
+if PAYMENTS == "stripe" and not (STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET):
+    raise ImproperlyConfigured("STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET must be set for PAYMENTS=stripe.")
+
 # STATEMENT_PREFIX: what the numbers of statements begin with.
 STATEMENT_PREFIX: str = env.str("STATEMENT_PREFIX", default="WEIR")
 # STATEMENT_ISSUER: who issues statements: a name, then lines of address, separated by "|".
@@ -264,5 +277,9 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django.server": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+    "loggers": {
+        "django.server": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+        "stripe": {"level": "WARNING"},
+    },
 }

@@ -27,6 +27,7 @@ class Permission(Enum):
     VIEW_OWN_USAGE = "view own usage"  # what one's own keys spent
     VIEW_USAGE = "view usage"  # what everybody spent
     VIEW_MONEY = "view money"  # ledger, wallet, statements
+    ADD_FUNDS = "add funds"  # payments, codes
     VIEW_REQUESTS = "view requests"  # the request list; never prompts
     EXPORT_USAGE = "export usage"
     MAKE_OWN_KEYS = "make own keys"  # keys of one's own, in one's own teams
@@ -41,8 +42,9 @@ class Permission(Enum):
 P = Permission
 _VIEWER = frozenset({P.VIEW, P.VIEW_OWN_USAGE})
 _MEMBER = _VIEWER | {P.MAKE_OWN_KEYS}
-_FINANCE = _VIEWER | {P.VIEW_USAGE, P.VIEW_MONEY, P.VIEW_REQUESTS, P.EXPORT_USAGE}
-_ADMIN = _MEMBER | _FINANCE | {P.MANAGE_KEYS, P.MANAGE_QUOTAS, P.MANAGE_MEMBERS, P.MANAGE_TEAMS, P.VIEW_AUDIT}
+_READER = _VIEWER | {P.VIEW_USAGE, P.VIEW_MONEY, P.VIEW_REQUESTS, P.EXPORT_USAGE}
+_FINANCE = _READER | {P.ADD_FUNDS}
+_ADMIN = _MEMBER | _READER | {P.MANAGE_KEYS, P.MANAGE_QUOTAS, P.MANAGE_MEMBERS, P.MANAGE_TEAMS, P.VIEW_AUDIT}
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.OWNER: frozenset(Permission),

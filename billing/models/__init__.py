@@ -8,6 +8,7 @@ from billing.models.ledger import (
     LedgerTransaction,
     ReconcileReport,
 )
+from billing.models.payment import Checkout, RedeemableCode
 from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
 from billing.models.statement import Statement, StatementLine, StatementNumber, StatementPosting
@@ -24,6 +25,7 @@ __all__ = (
     "CUSTOMER_ACCOUNTS",
     "AccountBalance",
     "Budget",
+    "Checkout",
     "DeadLetter",
     "DirtyBucket",
     "Grant",
@@ -33,6 +35,7 @@ __all__ = (
     "Price",
     "Quota",
     "ReconcileReport",
+    "RedeemableCode",
     "Statement",
     "StatementLine",
     "StatementNumber",

@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from gateway.console import (
     audit,
     costs,
+    funds,
     home,
     invitations,
     keys,
@@ -27,6 +28,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("members/", include([*members.urlpatterns, *invitations.urlpatterns])),
     path("costs/", include(costs.urlpatterns)),
     path("ledger/", include(ledger.urlpatterns)),
+    path("funds/", include(funds.urlpatterns)),
     path("statements/", include(statements.urlpatterns)),
     path("requests/", include(requests.urlpatterns)),
     path("audit/", audit.audit, name="audit"),
@@ -34,6 +36,7 @@ _pages: list[URLPattern | URLResolver] = [
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home.home, name="home"),
+    path("payments/", include(funds.public_urlpatterns)),
     path("invitation/", include(invitations.public_urlpatterns)),
     path("o/<slug:organization>/", include(_pages)),
 ]

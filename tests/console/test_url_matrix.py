@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django_scopes import scopes_disabled
 
-from billing.models import LedgerEntry, LedgerTransaction
+from billing.models import Checkout, LedgerEntry, LedgerTransaction
+from billing.services.codes import make_code
 from billing.services.quotas import set_quota
 from billing.statements.making import make_through
 from tenants.models import Membership, Organization, TeamMembership
@@ -36,6 +38,7 @@ ROLES = ("owner", "admin", "finance", "member", "viewer", "lead")
 # In the order of ROLES. `lead` is a member who is admin of the team `search`; `member` is in that team.
 ALL = (200, 200, 200, 200, 200, 200)
 MANAGERS = (200, 200, 403, 403, 403, 403)
+PAYERS = (200, 403, 200, 403, 403, 403)
 EXPORTERS = (200, 200, 200, 403, 403, 403)
 # A key or request of the team `search` that is not one's own.
 WATCHERS = (200, 200, 200, 404, 404, 200)
@@ -74,6 +77,10 @@ READS: dict[str, tuple[int, ...]] = {
     "console:costs_usage_jsonl": EXPORTERS,
     "console:ledger": EXPORTERS,
     "console:ledger_csv": EXPORTERS,
+    "console:funds": PAYERS,
+    "console:code_redeem": (405, 403, 405, 403, 403, 403),
+    "console:checkout": PAYERS,
+    "console:payment_webhook": (405, 405, 405, 405, 405, 405),
     "console:statements": EXPORTERS,
     "console:statement": EXPORTERS,
     "console:statement_pdf": EXPORTERS,
@@ -85,9 +92,9 @@ READS: dict[str, tuple[int, ...]] = {
     "api:keys": ALL,
 }
 # Addresses without an organization in them.
-WITHOUT_TENANT = {"console:home", "console:invitation", "console:invitation_open"}
+WITHOUT_TENANT = {"console:home", "console:invitation", "console:invitation_open", "console:payment_webhook"}
 # For people who have no account yet; whoever holds no token finds nothing.
-PUBLIC = {"console:invitation", "console:invitation_open"}
+PUBLIC = {"console:invitation", "console:invitation_open", "console:payment_webhook"}
 # Addresses of one object.
 WITH_OBJECT = (
     "console:key",
@@ -104,6 +111,7 @@ WITH_OBJECT = (
     "console:invitation_revoke",
     "console:request",
     "console:statement",
+    "console:checkout",
     "console:statement_pdf",
     "console:statement_csv",
 )
@@ -160,6 +168,10 @@ WRITES = [
         (200, 422, 403, 403, 403, 403),
         {"email": "new@acme.example", "role": "owner", "days": "7"},
     ),
+    Write("funds", (302, 403, 302, 403, 403, 403), {"amount": "25"}),
+    Write("code_redeem", (302, 403, 302, 403, 403, 403), {"code": "{code}"}),
+    # Pays at the dummy provider.
+    Write("checkout", (302, 403, 302, 403, 403, 403)),
     Write("invitation_resend", MANAGERS),
     Write("invitation_resend", (200, 403, 403, 403, 403, 403), {}, {"invitation": "{owners_invitation}"}),
     Write("invitation_revoke", MANAGED),
@@ -196,6 +208,8 @@ class World:
             "request_id": f"req-{of.organization.slug}",
             "invitation": self.ids[f"invitation_of_{of.organization.slug}"],
             "token": "unknown",
+            "reference": self.ids[f"checkout_of_{of.organization.slug}"],
+            "provider": "dummy",
             "number": self.ids[f"statement_of_{of.organization.slug}"],
         }
         wanted = {word: value for word, value in objects.items() if word in parameters()[name]}
@@ -257,7 +271,15 @@ def world() -> World:
                 )
         (statement,) = make_through(tenant.organization, utc("2026-05-01T10:00"))
         statements[f"statement_of_{tenant.organization.slug}"] = statement.number
+        with scopes_disabled():
+            statements[f"checkout_of_{tenant.organization.slug}"] = Checkout.objects.create(
+                organization=tenant.organization,
+                reference=f"ref-{tenant.organization.slug}",
+                provider="dummy",
+                amount=25,
+            ).reference
     ids = {
+        "code": make_code(acting_user=None, amount=Decimal(5))[1],
         **statements,
         **quotas,
         "search": acme.search.pk,
@@ -324,7 +346,9 @@ def test_every_address_has_a_row_and_every_row_an_address() -> None:
 
 def test_every_address_that_takes_a_post_has_a_write() -> None:
     # What answers a manager's GET with 405 takes POST only.
-    only_post = {name.removeprefix("console:") for name, statuses in READS.items() if statuses[0] == 405}
+    only_post = {name for name, statuses in READS.items() if statuses[0] == 405}
+    # Whoever sends a webhook proves it by a signature, not by a role (tests/console/test_funds.py).
+    only_post = {name.removeprefix("console:") for name in only_post - {"console:payment_webhook"}}
     assert only_post <= {write.name for write in WRITES}
 
 

@@ -89,6 +89,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "costs",
             "ledger",
             "statements",
+            "funds",
             "requests",
             "audit",
         )
