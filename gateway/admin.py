@@ -203,7 +203,10 @@ class ModelGroupAdmin(Served):
     """The names that clients send as ``model``."""
 
     list_display = ("name", "strategy")
-    NAMES: ClassVar[tuple[str, ...]] = ("strategy", "fallbacks", "rules", "max_cost", "regions", "pin")
+    NAMES: ClassVar[tuple[str, ...]] = (
+        *("strategy", "fallbacks", "rules", "max_cost", "regions", "pin"),
+        *("structured_output", "validate_tools", "unsupported_params"),
+    )
     fields = ("name", *NAMES)
     inlines = (PlaceInline,)
 

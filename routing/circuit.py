@@ -38,7 +38,7 @@ _OUTCOMES = {
         ("", "client_gone", "interrupted", "refused", "context_window", "content_filter"), Outcome.NEUTRAL
     ),
     # A matter of configuration, and of this one request's size.
-    **dict.fromkeys(("unknown_model", "over_limit", "unsupported"), Outcome.NEUTRAL),
+    **dict.fromkeys(("unknown_model", "over_limit", "unsupported", "invalid_output"), Outcome.NEUTRAL),
 }
 
 

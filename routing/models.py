@@ -7,6 +7,7 @@ from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
+from routing.exactness import structured_output_choices, unsupported_params_choices
 from routing.kinds import kind_choices
 from routing.strategies import strategy_choices
 
@@ -90,6 +91,16 @@ class ModelGroup(models.Model):
     )
     # Whether clients may ask for one of its deployments, as group/deployment.
     pin = models.BooleanField(default=True, db_default=True)
+    # What becomes of an answer that breaks the schema asked for, where a provider cannot be held to it.
+    structured_output = models.CharField(
+        max_length=10, choices=structured_output_choices, default="repair", db_default="repair"
+    )
+    # Whether the arguments of tool calls must be valid against the tool's parameters.
+    validate_tools = models.BooleanField(default=False, db_default=False)
+    # What becomes of parameters that a provider cannot honour.
+    unsupported_params = models.CharField(
+        max_length=10, choices=unsupported_params_choices, default="map", db_default="map"
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:

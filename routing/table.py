@@ -85,6 +85,10 @@ class GroupSpec:
     regions: frozenset[str] | None = None
     # Whether clients may ask for one of its deployments by name.
     pin: bool = True
+    # Words of routing.exactness.
+    structured_output: str = "repair"
+    validate_tools: bool = False
+    unsupported_params: str = "map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ FROM routing_deployment
 """
 _GROUPS = """
 SELECT id, name, extract(epoch FROM created_at)::bigint AS created, strategy, fallbacks, rules,
-       max_cost, regions, pin
+       max_cost, regions, pin, structured_output, validate_tools, unsupported_params
 FROM routing_modelgroup
 """
 _MEMBERS = (
@@ -181,4 +185,7 @@ def _group(row: dict[str, Any], members: tuple[Member, ...]) -> GroupSpec:
         row["max_cost"],
         None if row["regions"] is None else frozenset(row["regions"]),
         row["pin"],
+        row["structured_output"],
+        row["validate_tools"],
+        row["unsupported_params"],
     )

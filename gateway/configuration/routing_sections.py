@@ -128,6 +128,8 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
         }
         places = [Place(known[place.name], place.priority, place.weight) for place in block.deployments]
         bounds: dict[str, Any] = {"max_cost": block.max_cost, "regions": block.regions, "pin": block.pin}
+        bounds |= {"structured_output": block.structured_output, "validate_tools": block.validate_tools}
+        bounds["unsupported_params"] = block.unsupported_params
         group = ModelGroup.objects.filter(name=block.name).first()
         if group is None:
             group = create_model_group(

@@ -13,6 +13,7 @@ from django.core.validators import validate_email
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from billing.calendars import zone
+from routing.exactness import STRUCTURED_OUTPUT, UNSUPPORTED_PARAMS
 from routing.kinds import KINDS
 from routing.models import name_validator, region_validator
 from routing.strategies import STRATEGIES
@@ -145,6 +146,8 @@ Count = Annotated[int, Field(ge=0, le=1_000_000_000_000 - 1)]
 Position = Annotated[int, Field(ge=0, le=2_147_483_647)]
 KindName = Annotated[str, one_of(*KINDS)]
 Strategy = Annotated[str, one_of(*STRATEGIES)]
+StructuredOutput = Annotated[str, one_of(*STRUCTURED_OUTPUT)]
+UnsupportedParams = Annotated[str, one_of(*UNSUPPORTED_PARAMS)]
 Capability = Annotated[str, one_of(*CAPABILITIES)]
 HideableHeader = Annotated[str, one_of(*HIDEABLE_HEADERS)]
 OrganizationRole = Annotated[str, one_of(*(role.value for role in ORGANIZATION_ROLES))]

@@ -37,10 +37,12 @@ from gateway.configuration.scalars import (
     Share,
     Slug,
     Strategy,
+    StructuredOutput,
     TeamRole,
     Text,
     TimeZone,
     Tokens,
+    UnsupportedParams,
     Word,
 )
 from routing.kinds import KINDS
@@ -162,6 +164,9 @@ class GroupBlock(Block):
     max_cost: Amount | None = None
     regions: Regions | None = None
     pin: bool = True
+    structured_output: StructuredOutput = "repair"
+    validate_tools: bool = False
+    unsupported_params: UnsupportedParams = "map"
     price: PriceBlock | None = None
 
 

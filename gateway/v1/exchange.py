@@ -44,12 +44,14 @@ class Attempt:
     reason: str = ""
     first_token_ms: int | None = None
     duration_ms: int = 0
+    # Parameters of the client's that the provider was not sent as they were.
+    dropped: list[str] = field(default_factory=list)
     # Leave to ask the deployment, which the pulse wants back.
     visit: Visit = field(kw_only=True)
 
     def as_row(self) -> dict[str, Any]:
         """As it stands in the usage event."""
-        return {
+        row = {
             "deployment": self.deployment,
             "provider": self.provider,
             "status": self.status,
@@ -58,6 +60,7 @@ class Attempt:
             "first_token_ms": self.first_token_ms,
             "duration_ms": self.duration_ms,
         }
+        return {**row, "dropped": self.dropped} if self.dropped else row
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from gateway.v1.contracts import INVALID_OUTPUT, Broken
 from gateway.v1.errors import NO_RETRY, ProviderFailed, ProviderRefused, ProviderTimeout, V1Error
 from gateway.v1.refusals import Refusal, read_refusal
 from gateway.v1.stream import StreamScanner
@@ -70,6 +71,15 @@ def unsupported(param: str, provider: str) -> AttemptFailed:
             param=param,
             headers=NO_RETRY,
         ),
+    )
+
+
+def invalid_output(broken: Broken, *, moves_on: bool) -> AttemptFailed:
+    """The answer is not valid against the schema that the client asked for."""
+    return AttemptFailed(
+        INVALID_OUTPUT,
+        ProviderFailed(str(broken), code="invalid_structured_output", headers=NO_RETRY),
+        moves_on=moves_on,
     )
 
 

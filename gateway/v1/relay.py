@@ -11,6 +11,8 @@ from typing import Any
 
 from billing.token_usage import from_openai
 from gateway.v1 import answers
+from gateway.v1.asking import ask, kept
+from gateway.v1.contracts import Contract, contract_for, kept_answer, kept_stream
 from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed
 from gateway.v1.exchange import Attempt, Exchange, Offer
 from gateway.v1.facts import Facts
@@ -50,11 +52,13 @@ JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 
 @dataclass(frozen=True, slots=True)
 class _Spoken:
-    """How the provider of one attempt was asked. ``choices``: whether it was told how many are wanted."""
+    """How the provider of one attempt was asked. ``choices``: whether it was told how many are wanted.
+    ``contract``: what its answer must keep to."""
 
     dialect: Dialect
     model: str
     choices: bool
+    contract: Contract | None
 
 
 class Relay:
@@ -110,12 +114,13 @@ class Relay:
         exchange.attempts.append(attempt)
         speaks = dialect(provider.kind.name, provider.base_url)
         try:
-            payload, dropped = speaks.body(
-                deployment, facts.body_for(deployment.max_output_tokens), stream=facts.stream
-            )
+            group = offer.candidate.group
+            payload, dropped = ask(speaks, deployment, group, facts)
+            contract = contract_for(speaks, deployment, facts.body, group)
         except CannotCarry as error:
             attempt.reason = "unsupported"
             raise unsupported(error.param, provider.kind.label) from None
+        attempt.dropped = dropped
         secret = provider.secrets[turn.visit.credential] if provider.secrets else ""
         answer = self._upstream.post(
             speaks.url(deployment, facts.endpoint, stream=facts.stream),
@@ -136,7 +141,7 @@ class Relay:
         exchange.sent = True
         try:
             async with answer:
-                spoken = _Spoken(speaks, deployment.model, "n" not in dropped)
+                spoken = _Spoken(speaks, deployment.model, "n" not in dropped, contract)
                 return await self._exchange(exchange, attempt, turn, answer, spoken, headers, send)
         except UpstreamError as error:
             exchange.sent = False
@@ -203,11 +208,15 @@ class Relay:
             ) from None
         exchange.usage = read.usage
         exchange.seen_output_tokens = read.text_bytes // 4
+        body = read.body
+        if spoken.contract is not None:
+            body, told = await kept(exchange, spoken.contract, kept_answer, body)
+            headers = [*headers, *told]
         attempt.reason = DELIVERED
         exchange.answering = True
-        size = (b"content-length", str(len(read.body)).encode())
+        size = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [*headers, *JSON_HEADERS, size]})
-        await send({"type": "http.response.body", "body": read.body})
+        await send({"type": "http.response.body", "body": body})
         return "completed", 200, ""
 
     async def _stream(
@@ -229,8 +238,14 @@ class Relay:
             choices=facts.choices if spoken.choices else 1,
             model=spoken.model,
         )
+        contract = spoken.contract
         try:
-            await self._pass_on(exchange, attempt, turn, answer, scanner, headers, send, began)
+            if contract is not None and contract.checks:
+                await self._hold(exchange, attempt, turn, answer, scanner, contract, headers, send, began)
+            else:
+                if contract is not None:
+                    headers = [*headers, *(await kept(exchange, contract, kept_stream, b""))[1]]
+                await self._pass_on(exchange, attempt, turn, answer, scanner, headers, send, began)
         except BrokenStream as cut:
             attempt.reason = cut.reason
             await send({"type": "http.response.body", "body": error_event(cut.error)})
@@ -297,6 +312,37 @@ class Relay:
         # The client has everything: from here on it may leave.
         attempt.reason = DELIVERED
         await _drain(answer)
+
+    async def _hold(
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        turn: Turn,
+        answer: Answer,
+        scanner: StreamScanner,
+        contract: Contract,
+        headers: Headers,
+        send: Send,
+        began: float,
+    ) -> None:
+        """Pass a stream on only when it is whole and keeps to its contract: what the client has cannot be
+        taken back. Raises AttemptFailed."""
+        pieces: list[bytes] = []
+
+        async def hold(message: MutableMapping[str, Any]) -> None:  # in the place of send
+            pieces.append(message.get("body", b""))
+
+        try:
+            await self._pass_on(exchange, attempt, turn, answer, scanner, headers, hold, began)
+        except BrokenStream as cut:
+            raise AttemptFailed(cut.reason, cut.error, end_reason=cut.end_reason) from None
+        finally:
+            exchange.answering = False
+        attempt.reason = ""
+        events, told = await kept(exchange, contract, kept_stream, b"".join(pieces))
+        await _start(exchange, [*headers, *told], events, send)
+        await send({"type": "http.response.body", "body": b""})
+        attempt.reason = DELIVERED
 
     def _first_token(self, exchange: Exchange, attempt: Attempt, began: float) -> None:
         self._pulse.first_token(attempt.visit, time.perf_counter() - began)

@@ -10,6 +10,7 @@ from math import ceil, isfinite
 from random import Random
 from time import time
 
+from gateway.v1.contracts import INVALID_OUTPUT
 from gateway.v1.errors import NO_RETRY, Headers, ProviderLimit, ProviderTimeout, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.pulse import Pulse
@@ -97,8 +98,8 @@ class Turns:
     def failed(self, turn: Turn, reason: str) -> None:
         """A turn failed, which may be worth another one at the same deployment.
 
-        That is so where another of its credentials is left, and where it never reached the provider and
-        nobody else is left.
+        That is so where another of its credentials is left, where it never reached the provider and
+        nobody else is left, and once where the answer was not valid.
         """
         offer = self._latest
         assert offer is not None  # noqa: S101  # a turn was had
@@ -108,6 +109,10 @@ class Turns:
             if len(deployment.provider.secrets) > 1 and self._pulse.available(deployment):
                 self._again = offer
                 self._waiting.insert(0, offer)
+        elif reason == INVALID_OUTPUT and self._again is None:
+            # Another answer of the same model may be valid.
+            self._again = offer
+            self._waiting.insert(0, offer)
         elif reason == "connect" and not self._reconnecting and not self._others():
             self._reconnecting = self._pulse.may_retry(deployment.id)
             if self._reconnecting:

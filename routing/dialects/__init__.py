@@ -24,6 +24,7 @@ from routing.dialects.openai import Azure, OpenAI
 from routing.dialects.qwen import Qwen
 from routing.dialects.unsupported import CannotCarry
 from routing.dialects.xai import XAI
+from routing.dialects.zhipu import Zhipu
 from routing.kinds import KINDS
 
 _CLASSES: dict[str, type[Dialect]] = {
@@ -32,7 +33,7 @@ _CLASSES: dict[str, type[Dialect]] = {
     "deepseek": DeepSeek,
     "qwen": Qwen,
     "moonshot": Moonshot,
-    "zhipu": OldBound,
+    "zhipu": Zhipu,
     "together": OldBound,
     "minimax": MiniMax,
     "mistral": Mistral,

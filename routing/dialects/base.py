@@ -9,7 +9,7 @@ import orjson
 
 from routing.dialects import chunks, completions
 from routing.dialects.chunks import StreamState, fault_of
-from routing.dialects.demands import Demands, meet, no_tools
+from routing.dialects.demands import Demands, meet, no_tools, takes_format
 from routing.dialects.usage import find_usage
 from routing.kinds import Kind
 from routing.table import DeploymentSpec
@@ -58,6 +58,11 @@ class Dialect:
             no_tools(body)
         return []
 
+    def takes_format(self, deployment: DeploymentSpec, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # for overriding
+        """Whether the provider itself keeps to the request's ``response_format``. If not, it is asked for in
+        words, and the answer may be anything."""
+        return True
+
     def read_usage(self, holder: Mapping[str, Any]) -> dict[str, Any] | None:
         """The usage object of a chunk or an answer, in OpenAI's spelling; None if it has none."""
         return find_usage(holder)
@@ -104,6 +109,10 @@ class Repaired(Dialect):
         if not self.demands.asks_usage:
             body.pop("stream_options", None)
         return meet(self.demands_of(deployment), body)
+
+    def takes_format(self, deployment: DeploymentSpec, body: Mapping[str, Any]) -> bool:
+        """See Dialect."""
+        return takes_format(self.demands_of(deployment), body)
 
     def demands_of(self, deployment: DeploymentSpec) -> Demands:  # noqa: ARG002  # for overriding
         """The demands for a deployment, where they depend on its model."""

@@ -6,7 +6,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from routing.dialects.structured import instruction
 
 BOTH_BOUNDS: Final = ("max_tokens", "max_completion_tokens")
 # Parameters for OpenAI's own bookkeeping: without effect on the answer.
@@ -50,6 +52,10 @@ class Demands:
     most_temperature: float = 2.0
     # Ids of tool calls must be exactly this long, of letters and digits; 0: any.
     id_length: int = 0
+    # How far a response format is understood: a schema, only that it be JSON, or not at all.
+    formats: Literal["json_schema", "json_object", "words"] = "json_schema"
+    # A response format excludes tools.
+    format_or_tools: bool = False
     # A streamed request may say that it wants usage.
     asks_usage: bool = True
 
@@ -78,7 +84,33 @@ def meet(demands: Demands, body: dict[str, Any]) -> list[str]:
     messages = body.get("messages")
     if isinstance(messages, list):
         body["messages"] = [_message(demands, message) for message in messages]
+        if not takes_format(demands, body):
+            _format_in_words(demands, body)
     return sorted(lost)
+
+
+def takes_format(demands: Demands, body: Mapping[str, Any]) -> bool:
+    """Whether the request's ``response_format``, if it asks for JSON, is understood as it is."""
+    form = body.get("response_format")
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind not in ("json_schema", "json_object"):
+        return True
+    if demands.format_or_tools and body.get("tools"):
+        return False
+    return demands.formats == "json_schema" or (demands.formats == "json_object" and kind == "json_object")
+
+
+def _format_in_words(demands: Demands, body: dict[str, Any]) -> None:
+    """Ask for the format in the first system message, and for JSON alone where that is understood."""
+    told = instruction(body.pop("response_format"))
+    if demands.formats != "words" and not (demands.format_or_tools and body.get("tools")):
+        body["response_format"] = {"type": "json_object"}
+    messages = body["messages"]
+    first = messages[0] if messages else None
+    if isinstance(first, dict) and first.get("role") == "system" and isinstance(first.get("content"), str):
+        told = f"{first['content']}\n\n{told}"
+        messages = messages[1:]
+    body["messages"] = [{"role": "system", "content": told}, *messages]
 
 
 def no_tools(body: dict[str, Any]) -> None:

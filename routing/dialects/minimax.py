@@ -7,4 +7,4 @@ from routing.dialects.demands import Demands
 class MiniMax(Repaired):
     """The older name of the output bound is deprecated there."""
 
-    demands = Demands(bound="max_completion_tokens")
+    demands = Demands(bound="max_completion_tokens", formats="words")

@@ -14,7 +14,9 @@ from tenants.models import User
 from tenants.services import audit, rows
 
 FALLBACK_REASONS = ("on_error", "on_context_window", "on_content_filter")
-CHANGEABLE = frozenset({"strategy", "fallbacks", "rules", "max_cost", "regions", "pin"})
+CHANGEABLE = frozenset({"strategy", "fallbacks", "rules", "max_cost", "regions", "pin"}) | frozenset(
+    {"structured_output", "validate_tools", "unsupported_params"}
+)
 
 
 class ModelGroupError(ValueError):
@@ -100,12 +102,16 @@ def create_model_group(
     max_cost: Decimal | None = None,
     regions: Sequence[str] | None = None,
     pin: bool = True,
+    structured_output: str = "repair",
+    validate_tools: bool = False,
+    unsupported_params: str = "map",
     check_links: bool = True,
 ) -> ModelGroup:
     """A new model group over ``places``.
 
     ``max_cost`` is what one request may be charged at most, in US dollars; ``regions`` are those of
     deployments it may use, None: all; ``pin``: whether clients may ask for one of them by name.
+    ``structured_output`` and ``unsupported_params`` are words of ``routing.exactness``.
     ``check_links`` False leaves links to a caller that makes several groups and checks them itself.
     Raises ``ModelGroupExists``, ``MissingModelGroup``, ``FallbackCycle``, ``InvalidRow``.
     """
@@ -117,6 +123,9 @@ def create_model_group(
         max_cost=max_cost,
         regions=None if regions is None else list(regions),
         pin=pin,
+        structured_output=structured_output,
+        validate_tools=validate_tools,
+        unsupported_params=unsupported_params,
     )
     rows.check(group)
     if ModelGroup.objects.filter(name=name).exists():

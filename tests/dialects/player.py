@@ -24,6 +24,8 @@ class Recording:
     content_type: str = "text/event-stream"
     # Seconds between the last byte and the end of the response.
     linger: float = 0
+    # What is played from the second time on; empty: the same.
+    again: bytes = b""
 
 
 @dataclass
@@ -49,15 +51,16 @@ def running_player(recordings: dict[str, Recording]) -> Iterator[Player]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             name = self.path.split("/")[1]
-            player.asked[name] = json.loads(body)
             recording = player.recordings[name]
+            raw = recording.again or recording.raw if name in player.asked else recording.raw
+            player.asked[name] = json.loads(body)
             self.send_response(recording.status)
             if recording.content_type:
                 self.send_header("content-type", recording.content_type)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
-            for at in range(0, len(recording.raw), PIECE):
-                piece = recording.raw[at : at + PIECE]
+            for at in range(0, len(raw), PIECE):
+                piece = raw[at : at + PIECE]
                 self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
             time.sleep(recording.linger)
             self.wfile.write(b"0\r\n\r\n")

@@ -225,6 +225,53 @@ def test_moonshot_gets_a_response_format_without_the_name_of_its_schema() -> Non
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "tools", "form"),
+    [
+        ("deepseek", "m", False, {"type": "json_object"}),
+        ("zhipu", "m", False, {"type": "json_object"}),
+        ("minimax", "m", False, None),
+        ("groq", "llama-3.3-70b-versatile", False, {"type": "json_object"}),
+        ("groq", "openai/gpt-oss-20b", True, None),
+        ("fireworks", "m", True, None),
+    ],
+)
+def test_a_schema_that_is_not_understood_is_asked_for_in_words(
+    kind: str, model: str, tools: bool, form: dict[str, Any] | None
+) -> None:
+    talk = [{"role": "system", "content": "Be kind."}, *SAY]
+    more: dict[str, Any] = {"tools": [TOOL]} if tools else {}
+    body, lost = sent(kind, model, messages=talk, response_format=FORM, **more)
+    assert body.get("response_format") == form
+    first, *rest = body["messages"]
+    assert first["role"] == "system"
+    assert first["content"].startswith("Be kind.\n\nAnswer with one JSON value")
+    assert first["content"].endswith('{"type":"object","properties":{"a":{"type":"integer"}}}')
+    assert (rest, lost) == (SAY, [])
+
+
+def test_without_a_system_message_the_schema_makes_one() -> None:
+    body, _ = sent("deepseek", response_format=FORM)
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"), [("openai", "m"), ("mistral", "m"), ("groq", "openai/gpt-oss-20b"), ("fireworks", "m")]
+)
+def test_a_schema_that_is_understood_goes_as_it_is(kind: str, model: str) -> None:
+    body, _ = sent(kind, model, response_format=FORM)
+    assert (body["response_format"], body["messages"]) == (FORM, SAY)
+
+
+def test_that_an_answer_be_json_goes_as_it_is_where_only_a_schema_is_not_understood() -> None:
+    body, _ = sent("deepseek", response_format={"type": "json_object"})
+    assert (body["response_format"], body["messages"]) == ({"type": "json_object"}, SAY)
+
+
 def test_azure_refuses_a_tool_choice_without_tools() -> None:
     assert "tool_choice" not in sent("azure", tool_choice="auto")[0]
 

@@ -45,6 +45,10 @@ class Anthropic(Repaired):
             made["stream"] = True
         return orjson.dumps(made), lost
 
+    def takes_format(self, deployment: DeploymentSpec, body: Mapping[str, Any]) -> bool:
+        """See Dialect."""
+        return requests.takes_format(requests.generation(deployment.model), body)
+
     def fault(self, event: Any) -> dict[str, Any] | None:
         """See Dialect. Events are told apart by their type, and the first carries a ``message``."""
         kind = event.get("type") if isinstance(event, dict) else None

@@ -198,17 +198,21 @@ def _name(holder: Any) -> Any:
     return function.get("name") if isinstance(function, dict) else None
 
 
+def takes_format(model: Generation, body: Mapping[str, Any]) -> bool:
+    """Whether the model can be held to the request's ``response_format``."""
+    form = body.get("response_format")
+    return not instruction(form) or (model.schemas and asked_schema(form) is not None)
+
+
 def _format(
     model: Generation, body: Mapping[str, Any], made: dict[str, Any], system: list[dict[str, Any]]
 ) -> None:
     form = body.get("response_format")
-    schema = asked_schema(form)
-    if schema is not None and model.schemas:
-        wanted = {"type": "json_schema", "schema": schemas.strict(schema)}
-        made["output_config"] = {**_own(made, "output_config"), "format": wanted}
-        return
     told = instruction(form)
-    if told:
+    if told and takes_format(model, body):
+        wanted = {"type": "json_schema", "schema": schemas.strict(asked_schema(form))}
+        made["output_config"] = {**_own(made, "output_config"), "format": wanted}
+    elif told:
         system.append({"type": "text", "text": told})
 
 

@@ -36,6 +36,10 @@ class Gemini(Repaired):
             made, lost = requests.content_request(deployment, body, stream=stream)
         return orjson.dumps(made), lost
 
+    def takes_format(self, deployment: DeploymentSpec, body: Mapping[str, Any]) -> bool:
+        """See Dialect."""
+        return requests.takes_format(requests.version(deployment.model), body)
+
     def stream_usage(self, state: StreamState, event: Mapping[str, Any]) -> dict[str, Any] | None:
         """See Dialect. Every event counts what came so far."""
         return answers.stream_usage(state, event)

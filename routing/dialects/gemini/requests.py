@@ -91,8 +91,7 @@ def content_request(
     _tools(body, made, lost)
     form = body.get("response_format")
     if instruction(form):
-        if number < (3, 0) and "tools" in made:
-            # Before 3.0 an answer in JSON excludes tools.
+        if not takes_format(number, body):
             system.append({"text": instruction(form)})
         else:
             config["responseMimeType"] = "application/json"
@@ -104,6 +103,11 @@ def content_request(
     if config:
         made["generationConfig"] = config
     return {**made, "contents": contents}, sorted(set(lost))
+
+
+def takes_format(number: tuple[int, int], body: Mapping[str, Any]) -> bool:
+    """Whether the model can be held to the request's ``response_format``: before 3.0 that excludes tools."""
+    return number >= (3, 0) or not body.get("tools") or not instruction(body.get("response_format"))
 
 
 def embedding_request(
