@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
@@ -10,6 +11,7 @@ from django.db.models import Value
 from django.db.models.functions import Now
 
 from billing.money import money_field
+from billing.token_usage import TokenUsage
 from tenants.models import Organization, owned_by
 
 
@@ -72,6 +74,19 @@ class UsageEvent(models.Model):
 
     def __str__(self) -> str:
         return self.request_id
+
+    @property
+    def usage(self) -> TokenUsage:
+        """What was used, as it was charged."""
+        return TokenUsage(
+            self.input_tokens,
+            self.cached_input_tokens,
+            self.cache_write_tokens,
+            self.output_tokens,
+            self.reasoning_tokens,
+            self.usage_source,
+            {name: Decimal(amount) for name, amount in self.quantities.items()},
+        )
 
 
 class UsageRollup(models.Model):

@@ -14,7 +14,7 @@ from django_scopes import scope
 from billing.calendars import midnight, zone
 from billing.models import Price
 from billing.money import plain
-from billing.services.prices import CLASSES, price_in_force
+from billing.services.prices import price_in_force
 from billing.services.quotas import Target
 from gateway.configuration.quota_blocks import Limit, limit_of, stored_quotas
 from gateway.configuration.tenant_sections import opening_balance
@@ -90,7 +90,24 @@ def _provider(provider: Provider, taken: set[str]) -> dict[str, Any]:
 def _price(price: Price | None) -> dict[str, Any] | None:
     if price is None:
         return None
-    return {name: _money(value) for name in CLASSES if (value := getattr(price, name)) is not None}
+    found = {name: value for name, value in price.terms().items() if value is not None and value != []}
+    return {
+        name: [_quoted(each) for each in value] if isinstance(value, list) else _money(value)
+        for name, value in found.items()
+    }
+
+
+def _quoted(members: dict[str, Any]) -> dict[str, Any]:
+    """A tier or peak hours; its strings are amounts and times, which YAML must not take for numbers."""
+    return {name: Quoted(value) if isinstance(value, str) else value for name, value in members.items()}
+
+
+def _own_prices(organization: Organization) -> dict[str, Any]:
+    groups = ModelGroup.objects.filter(prices__organization=organization).distinct().order_by("name")
+    found = {
+        group.name: _price(price_in_force(model_group=group, organization=organization)) for group in groups
+    }
+    return {name: price for name, price in found.items() if price is not None}
 
 
 def _deployment(deployment: Deployment, cost: Price) -> dict[str, Any]:
@@ -217,6 +234,7 @@ def _organization(organization: Organization) -> dict[str, Any]:
             lower_max_tokens=organization.lower_max_tokens or None,
             regions=organization.regions,
             hidden_headers=organization.hidden_headers,
+            prices=_own_prices(organization),
         )
         members = Membership.objects.select_related("user").order_by("user__email")
         return {

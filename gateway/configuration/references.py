@@ -178,6 +178,8 @@ class _Checker:
         """One organization with its users, teams and keys."""
         self.one(block.plan, self.known.plans, (*path, "plan"), A_PLAN)
         self.each(block.model_groups, self.known.groups, (*path, "model_groups"), A_GROUP)
+        for group in block.prices:
+            self.one(group, self.known.groups, (*path, "prices", group), A_GROUP)
         self.quotas(block.quotas, (*path, "quotas"))
         self.quotas(block.end_user_quotas, (*path, "end_user_quotas"))
         for index, user in enumerate(block.users):

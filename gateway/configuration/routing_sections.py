@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
-from billing.services.prices import CLASSES, end_price, price_in_force, set_price
 from gateway.configuration.changes import SECRET, FieldChange
+from gateway.configuration.price_blocks import match_price
 from gateway.configuration.problems import Path
 from gateway.configuration.references import fallbacks_of, rules_of
 from gateway.configuration.run import Run, differences
-from gateway.configuration.schema import DeploymentBlock, GroupBlock, PriceBlock, ProviderBlock
+from gateway.configuration.schema import DeploymentBlock, GroupBlock, ProviderBlock
 from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
 from routing.services import (
     create_deployment,
@@ -69,7 +68,8 @@ def apply_deployment(run: Run, block: DeploymentBlock, path: Path) -> None:
         deployment = Deployment.objects.filter(name=block.name).select_related("provider").first()
         if deployment is None:
             deployment = create_deployment(acting_user=None, name=block.name, **wanted)  # type: ignore[arg-type]  # the values differ in type
-            _match_price(block.cost, "cost", deployment=deployment)
+            if block.cost is not None:
+                match_price(block.cost, "cost", deployment=deployment)
             run.created("deployments", block.name)
             return
         if deployment.capabilities is not None and set(deployment.capabilities) == set(
@@ -79,41 +79,9 @@ def apply_deployment(run: Run, block: DeploymentBlock, path: Path) -> None:
         differing, shown = differences(deployment, wanted)
         if differing:
             update_deployment(acting_user=None, deployment=deployment, **differing)
-        shown += _match_price(block.cost, "cost", deployment=deployment)
+        if block.cost is not None:
+            shown += match_price(block.cost, "cost", deployment=deployment)
         run.changed("deployments", block.name, shown)
-
-
-def _match_price(
-    block: PriceBlock | None,
-    field: str,
-    *,
-    deployment: Deployment | None = None,
-    model_group: ModelGroup | None = None,
-) -> list[FieldChange]:
-    current = price_in_force(deployment=deployment, model_group=model_group)
-    before: dict[str, Decimal | None] = {name: getattr(current, name, None) for name in CLASSES}
-    if block is None:
-        if current is None:
-            return []
-        end_price(acting_user=None, deployment=deployment, model_group=model_group)
-        return [FieldChange(field, _given(before), None)]
-    after: dict[str, Decimal | None] = {name: getattr(block, name) for name in CLASSES}
-    if before == after:
-        return []
-    set_price(
-        acting_user=None,
-        deployment=deployment,
-        model_group=model_group,
-        input=block.input,
-        output=block.output,
-        cached_input=block.cached_input,
-        cache_write=block.cache_write,
-    )
-    return [FieldChange(field, _given(before), _given(after))]
-
-
-def _given(prices: dict[str, Decimal | None]) -> dict[str, Decimal] | None:
-    return {name: value for name, value in prices.items() if value is not None} or None
 
 
 def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
@@ -142,7 +110,7 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
                 check_links=False,
                 **bounds,
             )
-            _match_price(block.price, "price", model_group=group)
+            match_price(block.price, "price", model_group=group)
             run.created("model_groups", block.name)
             return
         shown = _match_links(group, block, bounds)
@@ -151,7 +119,7 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
         if sorted(before) != sorted(after):
             set_members(acting_user=None, group=group, places=places)
             shown.append(FieldChange("deployments", before, after))
-        shown += _match_price(block.price, "price", model_group=group)
+        shown += match_price(block.price, "price", model_group=group)
         run.changed("model_groups", block.name, shown)
 
 

@@ -86,13 +86,67 @@ class ProviderBlock(Block):
         return self
 
 
-class PriceBlock(Block):
-    """US dollars per million tokens."""
+class RatesBlock(Block):
+    """US dollars: per million tokens or characters, per single image, second, search and request."""
 
-    input: Amount
+    input: Amount | None = None
     cached_input: Amount | None = None
     cache_write: Amount | None = None
+    cache_write_1h: Amount | None = None
     output: Amount | None = None
+    reasoning: Amount | None = None
+    audio_input: Amount | None = None
+    audio_output: Amount | None = None
+    image_input: Amount | None = None
+    image_output: Amount | None = None
+    image: Amount | None = None
+    second: Amount | None = None
+    character: Amount | None = None
+    search: Amount | None = None
+    request: Amount | None = None
+
+
+class TierBlock(RatesBlock):
+    """The rates of requests whose prompt has more tokens than ``above``."""
+
+    above: Tokens
+
+
+class PeakBlock(Block):
+    """Hours of the day in which all rates are multiplied."""
+
+    start: str
+    end: str
+    time_zone: TimeZone = "UTC"
+    days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = []
+    multiplier: Amount
+
+
+class PriceBlock(RatesBlock):
+    """A price: what it names costs so much, and what it does not name is not served."""
+
+    minimum: Amount | None = None
+    tiers: list[TierBlock] = []
+    peaks: list[PeakBlock] = []
+
+    @model_validator(mode="after")
+    def _says_something(self) -> PriceBlock:
+        tokens = self.cached_input, self.cache_write, self.output
+        if self.input is None and any(rate is not None for rate in tokens):
+            raise ValueError("names other tokens, so input is missing")
+        if all(getattr(self, name) is None for name in RatesBlock.model_fields):
+            raise ValueError("must name a price, such as input")
+        return self
+
+
+# In place of a cost: `manage.py sync_prices` sets it.
+CATALOGUE = "catalogue"
+
+
+def _cost(value: Any) -> Any:
+    if value is None:
+        raise ValueError(f"must be a price or {CATALOGUE}")
+    return None if value == CATALOGUE else value
 
 
 class DeploymentBlock(Block):
@@ -105,7 +159,8 @@ class DeploymentBlock(Block):
     max_output_tokens: Tokens | None = None
     capabilities: list[Capability] | None = None
     region: Region | None = None
-    cost: PriceBlock
+    # None: left to `manage.py sync_prices`.
+    cost: Annotated[PriceBlock | None, BeforeValidator(_cost)]
 
 
 class PlaceBlock(Block):
@@ -269,6 +324,7 @@ class OrganizationBlock(Block):
     balance: Amount | None = None
     markup: Markup = Decimal(0)
     lower_max_tokens: bool = False
+    prices: dict[str, PriceBlock] = {}
     model_groups: list[str] | None = None
     regions: Regions | None = None
     hidden_headers: list[HideableHeader] = []

@@ -14,6 +14,7 @@ from billing.models import LedgerEntry
 from billing.money import plain
 from billing.services.wallet import set_terms, top_up, wallet
 from gateway.configuration.changes import SECRET, FieldChange, MadeKey
+from gateway.configuration.price_blocks import match_own_prices
 from gateway.configuration.problems import Path
 from gateway.configuration.quota_blocks import match_quotas
 from gateway.configuration.run import Run, differences
@@ -101,6 +102,7 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
         wallet(organization)
         _post_opening(run, organization, block)
         _match_limits(organization, block)
+        match_own_prices(block.prices, organization)
         run.created("organizations", block.slug)
         return organization
     differing, shown = differences(organization, wanted)
@@ -115,6 +117,7 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
             credit_limit=block.credit_limit,
         )
     shown += [*shown_terms, *_post_opening(run, organization, block), *_match_limits(organization, block)]
+    shown += match_own_prices(block.prices, organization)
     shown += _resume(organization)
     run.changed("organizations", block.slug, shown)
     return organization

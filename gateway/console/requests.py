@@ -273,10 +273,7 @@ def request_detail(request: TenantRequest, *, request_id: str) -> HttpResponse:
             "attempts": attempts,
             "timeline": _timeline(event, attempts),
             "explanation": explanation,
-            "total_tokens": event.input_tokens
-            + event.cached_input_tokens
-            + event.cache_write_tokens
-            + event.output_tokens,
+            "total_tokens": event.usage.total,
             # What policy took off (or put on) what the tokens are worth.
             "adjustment": signed(event.charge - explanation.worth),
             "margin": event.charge - event.cost,

@@ -20,7 +20,7 @@ def most(facts: Facts, offer: Offer, markup: Decimal) -> Decimal:
     output = facts.output_bound
     if output is None:
         output = _own_bound(offer) * facts.choices
-    return worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup)
+    return worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup, facts.units)
 
 
 def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decimal) -> int | None:
@@ -36,7 +36,8 @@ def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decima
     def fits(tokens: int) -> bool:
         output = tokens * facts.choices
         return all(
-            worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup) <= left
+            worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup, facts.units)
+            <= left
             for offer in offers
         )
 

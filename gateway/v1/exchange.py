@@ -108,6 +108,8 @@ class Exchange:
     first_token_ms: int | None = None
     cost: Decimal = ZERO
     charge: Decimal = ZERO
+    # Classes that the provider reported and that nothing prices.
+    unpriced: list[str] = field(default_factory=list)
 
     def elapsed_ms(self) -> int:
         """Milliseconds since the request came in."""
@@ -122,6 +124,9 @@ class Exchange:
             self.cost, self.charge = charge_of(
                 usage, self.offer.cost_rates, self.offer.price_rates, self.principal.markup
             )
+            if usage.quantities:
+                rates = self.offer.price_rates or self.offer.cost_rates
+                self.unpriced = rates.unpriced(usage, self.endpoint)
             if end_reason == "interrupted":
                 # The gateway's own stop is not the tenant's bill.
                 self.charge = ZERO

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
+from billing.token_usage import NO_QUANTITIES, SEARCHES
 from gateway.v1.errors import InvalidRequest
 
 # A token is seldom shorter than this many UTF-8 bytes of JSON in any language we have measured.
@@ -55,6 +57,10 @@ class Facts:
     # From the headers X-Weir-Max-Cost (US dollars) and X-Weir-Region; None: not sent.
     max_cost: Decimal | None = None
     regions: frozenset[str] | None = None
+    # Classes of `billing.pricing.CLASSES` that it uses besides its endpoint's own; each must have a price.
+    classes: frozenset[str] = frozenset()
+    # The most it can use of what is counted one by one, by class of `TokenUsage.quantities`.
+    units: Mapping[str, Decimal] = field(default_factory=lambda: NO_QUANTITIES)
 
     def body_for(self, max_output_tokens: int | None) -> dict[str, Any]:
         """The body for a deployment whose answers have at most ``max_output_tokens``; None: unknown."""
@@ -108,6 +114,7 @@ def chat_facts_of(
         )
     parts = 0
     carried = 0
+    heard = False
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise wrong_type(f"messages[{index}]", "an object with a role", message)
@@ -118,6 +125,7 @@ def chat_facts_of(
                     raise wrong_type(f"messages[{index}].content", "a string or an array of parts", part)
                 if part.get("type") in _HEAVY_PARTS:
                     parts += 1
+                    heard |= part["type"] == "input_audio"
                     carried += len(orjson.dumps(part))
         elif content is not None and content.__class__ is not str:
             raise wrong_type(f"messages[{index}].content", "a string or an array of parts", content)
@@ -132,6 +140,7 @@ def chat_facts_of(
     choices = whole(body, "n", 1, MAX_CHOICES) or 1
     bound = whole(body, "max_completion_tokens", 1) or whole(body, "max_tokens", 1)
     text = max(0, size - carried)
+    classes = _classes(body, heard=heard)
     return Facts(
         "chat.completions",
         body,
@@ -147,6 +156,8 @@ def chat_facts_of(
         _end_user(body, end_user_header),
         asked=asked,
         dropped=dropped,
+        classes=classes,
+        units=_SEARCHES if "search" in classes else NO_QUANTITIES,
     )
 
 
@@ -283,6 +294,29 @@ def _needs(body: dict[str, Any], parts: int) -> frozenset[str]:
 
 
 _NOTHING: frozenset[str] = frozenset()
+# How many searches a request that may search is taken to make at most.
+_SEARCHES: Mapping[str, Decimal] = {SEARCHES: Decimal(10)}
+
+
+def _classes(body: dict[str, Any], *, heard: bool) -> frozenset[str]:
+    """What a chat request uses besides tokens of text and images."""
+    found = set()
+    if heard:
+        found.add("audio_input")
+    modalities = body.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        found.add("audio_output")
+    tools = body.get("tools")
+    if body.get("web_search_options") is not None or (
+        isinstance(tools, list) and any(_searches(tool) for tool in tools)
+    ):
+        found.add("search")
+    return frozenset(found) if found else _NOTHING
+
+
+def _searches(tool: object) -> bool:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    return isinstance(kind, str) and kind.startswith("web_search")
 
 
 def _end_user(body: dict[str, Any], header: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,10 @@ from gateway.v1.exchange import Exchange
 REFUSED_BY = "weir.refused_by"
 # The tag of a request whose answer was bounded to what a budget had left, in tokens.
 LOWERED_TO = "weir.max_tokens_lowered"
+# The tag that names the classes a provider used although nothing prices them.
+UNPRICED = "weir.unpriced"
+
+logger = logging.getLogger(__name__)
 
 
 class Journal:
@@ -61,6 +66,10 @@ class Journal:
         )
         if usage.quantities:
             record["quantities"] = {name: f"{amount:f}" for name, amount in usage.quantities.items()}
+            if exchange.unpriced:
+                # Not the tenant's bill, since it asked for nothing of the kind; the operator's to see.
+                record["tags"] = {**record["tags"], UNPRICED: ", ".join(exchange.unpriced)}
+                logger.warning("%s used what has no price: %s.", exchange.request_id, exchange.unpriced)
         try:
             self._writer.end(record)
         except JournalFull:

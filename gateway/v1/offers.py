@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.v1.bounds import most
 from gateway.v1.errors import InvalidRequest, NotAllowed, NotFound, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
-from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS
+from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
 from gateway.v1.turns import MAX_ATTEMPTS, unserved
 from routing import policy
 from routing.policy import Candidate, Need, NoCandidate, Signals
@@ -53,10 +53,12 @@ def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
         else:
             found = policy.order(worker.table, group, need, signals, _random, principal.may_use)
     except NoCandidate as problem:
+        if problem.reason == "unpriced":
+            raise _unpriced(group.name, facts) from None
         raise _unserved(problem) from None
     offers = _priced(worker, exchange, found)
     if not offers:
-        raise _unserved(NoCandidate("unpriced", f"The model {group.name} has no price, so it is not served."))
+        raise _unpriced(group.name, facts)
     if not worker.pulse.available(offers[0].candidate.deployment):
         # The available ones come first, so there is none.
         raise unserved(worker.pulse, [offer.candidate.deployment for offer in offers])
@@ -104,13 +106,16 @@ def printable(text: str) -> str:
 
 def _priced(worker: Worker, exchange: Exchange, candidates: list[Candidate]) -> list[Offer]:
     """The candidates with the prices in force; those that are not priced for this endpoint are left out."""
+    principal, facts = exchange.principal, exchange.facts
+    assert principal is not None and facts is not None  # noqa: S101, PT018  # read before routing
+    organization, endpoint, classes = principal.organization_id, exchange.endpoint, facts.classes
     offers = []
     for candidate in candidates:
         cost = worker.rates.cost(candidate.deployment.id, exchange.started_at)
-        price = worker.rates.price(candidate.group.id, exchange.started_at)
-        if cost is None or not cost.priced_for(exchange.endpoint):
+        price = worker.rates.price(candidate.group.id, organization, exchange.started_at)
+        if cost is None or not cost.priced_for(endpoint, classes):
             continue
-        if price is not None and not price.priced_for(exchange.endpoint):
+        if price is not None and not price.priced_for(endpoint, classes):
             continue
         offers.append(Offer(candidate, cost, price))
         if len(offers) == MOST_OFFERS:
@@ -139,21 +144,26 @@ def _signals(worker: Worker, exchange: Exchange) -> Signals:
     facts, principal = exchange.facts, exchange.principal
     assert facts is not None and principal is not None  # noqa: S101, PT018  # read before routing
     tokens, output = facts.input_tokens, facts.output_bound or DEFAULT_OUTPUT_TOKENS
-    costs, at, endpoint = worker.rates.costs, exchange.started_at, exchange.endpoint
+    costs, at, endpoint, classes = worker.rates.costs, exchange.started_at, exchange.endpoint, facts.classes
 
     def priced(deployment: DeploymentSpec) -> bool:
         history = costs.get(deployment.id)
         rates = history.at(at) if history is not None else None
-        return rates is not None and rates.priced_for(endpoint)
+        return rates is not None and rates.priced_for(endpoint, classes)
 
     def cost(deployment: DeploymentSpec) -> Decimal | None:
         history = costs.get(deployment.id)
         rates = history.at(at) if history is not None else None
-        return rates.most(tokens, output) if rates is not None and rates.priced_for(endpoint) else None
+        if rates is None or not rates.priced_for(endpoint, classes):
+            return None
+        return rates.most(tokens, output, facts.units)
 
     def charge(group: GroupSpec, deployment: DeploymentSpec) -> Decimal | None:
-        rates, price = worker.rates.cost(deployment.id, at), worker.rates.price(group.id, at)
-        if rates is None or not rates.priced_for(endpoint):
+        rates, price = (
+            worker.rates.cost(deployment.id, at),
+            worker.rates.price(group.id, principal.organization_id, at),
+        )
+        if rates is None or not rates.priced_for(endpoint, classes):
             return None
         return most(facts, Offer(Candidate(group, deployment), rates, price), principal.markup)
 
@@ -171,6 +181,13 @@ def _signals(worker: Worker, exchange: Exchange) -> Signals:
     )
 
 
+def _unpriced(model: str, facts: Facts) -> NotFound:
+    asked = f" for {', '.join(sorted(facts.classes))}" if facts.classes else ""
+    return NotFound(
+        f"The model {model} has no price{asked}, so it is not served.", param="model", code="model_not_priced"
+    )
+
+
 def _unserved(problem: NoCandidate) -> V1Error:
     match problem.reason:
         case "context_window":
@@ -183,7 +200,5 @@ def _unserved(problem: NoCandidate) -> V1Error:
             return InvalidRequest(str(problem), code="region_unavailable")
         case "pinned":
             return NotFound(str(problem), param="model", code="model_not_found")
-        case "unpriced":
-            return NotFound(str(problem), param="model", code="model_not_priced")
         case _:
             return Unavailable(str(problem), code="no_deployment")

@@ -6,17 +6,17 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from billing.price_terms import rates_of
 from billing.pricing import Rates
 
-_PRICES = """
-SELECT id, deployment_id, model_group_id, effective_from, input, cached_input, cache_write, output
-FROM billing_price ORDER BY effective_from, id
-"""
+_PRICES = "SELECT * FROM billing_price ORDER BY effective_from, id"
+
+Of = TypeVar("Of", int, tuple[int, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,51 +27,63 @@ class History:
     rates: tuple[Rates, ...]
 
     def at(self, moment: datetime) -> Rates | None:
-        """The price in force at ``moment``; None before the first, and from a row without ``input`` on."""
+        """The price in force at ``moment``; None before the first, and from one that ended it on."""
         index = bisect_right(self.since, moment)
-        rates = self.rates[index - 1] if index else None
-        return rates if rates is not None and rates.input is not None else None
+        if not index:
+            return None
+        rates = self.rates[index - 1]
+        if rates.peaks:
+            rates = rates.during(moment)
+        return rates if rates.input is not None or rates.priced else None
 
 
 @dataclass(frozen=True, slots=True)
 class RateBook:
-    """Price histories by deployment id (what providers ask) and by group id (what tenants pay)."""
+    """Price histories by deployment id (what providers ask), by group id (what tenants pay), and by
+    organization and group id (what one tenant pays instead)."""
 
     costs: Mapping[int, History]
     prices: Mapping[int, History]
+    own: Mapping[tuple[int, int], History]
 
     def cost(self, deployment_id: int, at: datetime) -> Rates | None:
         """What the deployment's provider asks; None: unpriced."""
         history = self.costs.get(deployment_id)
         return history.at(at) if history else None
 
-    def price(self, group_id: int, at: datetime) -> Rates | None:
-        """What tenants pay for the group; None: the cost and the organization's markup."""
+    def price(self, group_id: int, organization_id: int, at: datetime) -> Rates | None:
+        """What the organization pays for the group; None: the cost and its markup."""
+        if self.own:
+            history = self.own.get((organization_id, group_id))
+            rates = history.at(at) if history else None
+            if rates is not None:
+                return rates
         history = self.prices.get(group_id)
         return history.at(at) if history else None
 
 
-EMPTY = RateBook({}, {})
+EMPTY = RateBook({}, {}, {})
 
 
 async def load_rates(connection: AsyncConnection[Any]) -> RateBook:
     """Read every price from PostgreSQL, past ones included: a few rows for each deployment and group."""
     costs: dict[int, list[tuple[datetime, Rates]]] = {}
     prices: dict[int, list[tuple[datetime, Rates]]] = {}
+    own: dict[tuple[int, int], list[tuple[datetime, Rates]]] = {}
     async with connection.cursor(row_factory=dict_row) as cursor:
         for row in await (await cursor.execute(_PRICES)).fetchall():
-            rates = Rates(row["id"], row["input"], row["cached_input"], row["cache_write"], row["output"])
-            of_group = row["deployment_id"] is None
-            side = prices if of_group else costs
-            side.setdefault(row["model_group_id" if of_group else "deployment_id"], []).append(
-                (row["effective_from"], rates)
-            )
-    return RateBook(
-        *(
-            {
-                name: History(tuple(t for t, _ in rows), tuple(r for _, r in rows))
-                for name, rows in side.items()
-            }
-            for side in (costs, prices)
-        )
-    )
+            entry = row["effective_from"], rates_of(row["id"], row)
+            if row["model_group_id"] is None:
+                costs.setdefault(row["deployment_id"], []).append(entry)
+            elif row["organization_id"] is None:
+                prices.setdefault(row["model_group_id"], []).append(entry)
+            else:
+                own.setdefault((row["organization_id"], row["model_group_id"]), []).append(entry)
+    return RateBook(_histories(costs), _histories(prices), _histories(own))
+
+
+def _histories(entries: Mapping[Of, list[tuple[datetime, Rates]]]) -> dict[Of, History]:
+    return {
+        of: History(tuple(since for since, _ in each), tuple(rates for _, rates in each))
+        for of, each in entries.items()
+    }

@@ -31,7 +31,7 @@ _MIDWAY = frozenset({"cut", "truncated", "stall", "badjson", "error-midstream", 
 FAULTS = frozenset((*PLANNED_NAMES, *WIRE_FAULTS))
 
 _DIRECTIVE = re.compile(
-    r"(?<!\S)(words|pace_ms|cached|cache_write|reasoning|stall_s|silence_s|first_s|after|calls"
+    r"(?<!\S)(words|pace_ms|cached|cache_write|audio|reasoning|stall_s|silence_s|first_s|after|calls"
     r"|retry_after|case|fault)=([A-Za-z0-9_.-]+)"
 )
 _WORDS_NAME = re.compile(r"sim-words-(\d{1,6})\Z")
@@ -48,6 +48,7 @@ class Directives:
     pace: float | None = None
     cached: int = 0
     cache_write: int | None = None
+    audio: int = 0
     reasoning: int = 0
     stall: float = 30.0
     silence: float | None = None
@@ -101,6 +102,7 @@ def read_directives(text: str) -> Directives:
         pace=None if pace_ms is None else pace_ms / 1000,
         cached=_whole(found, "cached") or 0,
         cache_write=_whole(found, "cache_write"),
+        audio=_whole(found, "audio") or 0,
         reasoning=_whole(found, "reasoning") or 0,
         stall=30.0 if stall is None else stall,
         silence=_seconds(found, "silence_s"),

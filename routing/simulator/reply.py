@@ -83,9 +83,10 @@ def compose(prompt: ChatPrompt, seed: int) -> Reply:
 
 def _usage(prompt: ChatPrompt, completion: int, reasoning: int) -> dict[str, Any]:
     directives = prompt.behaviour.directives
-    read: dict[str, int] = {"cached_tokens": min(directives.cached, prompt.words), "audio_tokens": 0}
+    read: dict[str, int] = {"cached_tokens": min(directives.cached, prompt.words)}
     if directives.cache_write is not None:
         read["cache_write_tokens"] = min(directives.cache_write, prompt.words - read["cached_tokens"])
+    read["audio_tokens"] = min(directives.audio, prompt.words - sum(read.values()))
     return {
         "prompt_tokens": prompt.words,
         "completion_tokens": completion,

@@ -41,11 +41,11 @@ def test_each_class_is_tokens_times_price_and_the_lines_add_up(acme: Tenant) -> 
     found = explain(used)
     # 1000 x 0.30 = 300; 200 x 0.03 = 6; 30 x 0.5 = 15; 1250 x 2.40 = 3000 millionths: 3321 in all.
     assert found.source == "model"
-    assert [(line.tokens, line.price, line.amount) for line in found.lines] == [
-        (1000, Decimal("0.30"), Decimal("0.0003")),
-        (200, Decimal("0.03"), Decimal("0.000006")),
-        (30, Decimal("0.5"), Decimal("0.000015")),
-        (1250, Decimal("2.40"), Decimal("0.003")),
+    assert [(line.quantity, line.price, line.amount) for line in found.lines] == [
+        (Decimal(1000), Decimal("0.30"), Decimal("0.0003")),
+        (Decimal(200), Decimal("0.03"), Decimal("0.000006")),
+        (Decimal(30), Decimal("0.5"), Decimal("0.000015")),
+        (Decimal(1250), Decimal("2.40"), Decimal("0.003")),
     ]
     assert found.worth == Decimal("0.003321")
     assert found.agrees

@@ -93,7 +93,12 @@ def problems_of(text: str) -> list[str]:
             "deployments[1].cost.input",
             'must be a decimal of 0 or more with at most twelve places, such as "0.25"',
         ),
-        ('{input: "2.50", output', "{output", "deployments[1].cost.input", "is missing"),
+        (
+            '{input: "2.50", output',
+            "{output",
+            "deployments[1].cost",
+            "names other tokens, so input is missing",
+        ),
         (
             "context_window: 400000",
             'context_window: "400000"',

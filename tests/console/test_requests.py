@@ -173,8 +173,8 @@ def test_the_page_explains_the_charge(acme: Tenant, owner: Client) -> None:
     )  # fmt: skip
     shown = detail(owner, "req-1")
     assert "Price of the model fast since 1 Jan 2026" in shown
-    assert "Input 1,000 0.30 $0.0003" in shown
-    assert "Output 250 of them for reasoning 1,250 2.40 $0.003" in shown
+    assert "Input 1,000 $0.30 / million $0.0003" in shown
+    assert "Output 250 of them for reasoning 1,250 $2.40 / million $0.003" in shown
     assert "Charge $0.0033" in shown
     assert "2.5 s First token after 120 ms" in shown
     assert "0.00275" not in shown

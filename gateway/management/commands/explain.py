@@ -144,7 +144,7 @@ class Command(BaseCommand):
             found = rates.cost(deployment.id, now)
             if found is None or not found.priced_for("chat.completions"):
                 return None
-            price = rates.price(group.id, now)
+            price = rates.price(group.id, principal.organization_id, now)
             return worst_case(need.input_tokens, need.output_tokens, found, price, principal.markup)
 
         signals = Signals(
