@@ -16,6 +16,7 @@ from django.core.asgi import get_asgi_application
 
 django_application: Any = get_asgi_application()
 
+from gateway.v1 import websocket
 from gateway.v1.app import App
 
 v1 = App()
@@ -39,8 +40,7 @@ async def application(
     elif kind == "lifespan":
         await _lifespan(receive, send)
     elif kind == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1000, "reason": "This gateway serves no WebSocket."})
+        await websocket.refuse(scope, receive, send)
 
 
 async def _health(send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:

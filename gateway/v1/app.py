@@ -21,13 +21,12 @@ from gateway.v1.errors import (
     Headers,
     Internal,
     MethodNotAllowed,
-    NotFound,
     Unavailable,
     V1Error,
 )
 from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
 from gateway.v1.facts import narrow
-from gateway.v1.offers import offers_after, offers_for, printable
+from gateway.v1.offers import no_address, offers_after, offers_for, printable
 from gateway.v1.relay import JSON_HEADERS, cancelled_by
 from gateway.v1.resources import Asking, Resource, resource_at
 from gateway.v1.shown import Shown
@@ -223,11 +222,6 @@ class App:
             return
         body = call.errors.body(error, exchange.request_id)
         await _answer(call.send, status, [*call.base, *JSON_HEADERS, *error.headers], body)
-
-
-def no_address(method: str, path: str) -> NotFound:
-    """The error for an address that is not there, in OpenAI's words."""
-    return NotFound(f"Invalid URL ({method} {printable(path)})", code="unknown_url")
 
 
 async def _body(receive: Receive, headers: dict[bytes, bytes], hold: Hold) -> bytes | None:

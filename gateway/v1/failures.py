@@ -10,7 +10,7 @@ from gateway.v1.contracts import INVALID_OUTPUT, Broken
 from gateway.v1.errors import NO_RETRY, ProviderFailed, ProviderRefused, ProviderTimeout, V1Error
 from gateway.v1.refusals import Refusal, read_refusal
 from gateway.v1.stream import StreamScanner
-from gateway.v1.upstream import ConnectFailed, UpstreamError, UpstreamTimeout
+from gateway.v1.upstream import AnswerTooLarge, ConnectFailed, UpstreamError, UpstreamTimeout
 
 
 class AttemptFailed(Exception):
@@ -50,6 +50,12 @@ def failed(error: UpstreamError) -> AttemptFailed:
             # The provider may have worked, and may bill, for what it did not deliver in time.
             late = ProviderTimeout("The provider did not answer in time.", headers=NO_RETRY)
             return AttemptFailed(error.reason, late, end_reason="timeout")
+        case AnswerTooLarge():
+            # The provider has worked, and may bill, for what is too much to take.
+            large = ProviderFailed(
+                "The provider's answer is larger than this gateway takes.", headers=NO_RETRY
+            )
+            return AttemptFailed(error.reason, large)
         case _:
             return AttemptFailed(
                 error.reason, ProviderFailed("The provider closed the connection without an answer.")

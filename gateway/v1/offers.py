@@ -99,6 +99,11 @@ def no_model(name: str) -> NotFound:
     )
 
 
+def no_address(method: str, path: str) -> NotFound:
+    """The error for an address that is not there, in OpenAI's words."""
+    return NotFound(f"Invalid URL ({method} {printable(path)})", code="unknown_url")
+
+
 def printable(text: str) -> str:
     """What a client sent, as an error may repeat it: short and without control characters."""
     return "".join(character for character in text[:200] if character.isprintable())

@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
 
+from django.conf import settings
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PyreqwestError
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
-
-# A plain answer, or an error body, may not be longer.
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class UpstreamError(Exception):
@@ -47,6 +45,12 @@ class ConnectionBroken(UpstreamError):
     """The provider closed the connection before its answer was whole."""
 
     reason = "broken"
+
+
+class AnswerTooLarge(UpstreamError):
+    """The provider's plain answer, or its error body, is over MAX_ANSWER_BYTES."""
+
+    reason = "answer_too_large"
 
 
 class Watch:
@@ -154,15 +158,15 @@ class Answer:
         return b"" if chunk is None else bytes(chunk)
 
     async def read_all(self, wait: float) -> bytes:
-        """The whole body. ``wait`` bounds each pause between its pieces."""
+        """The whole body. ``wait`` bounds each pause between its pieces. Raises AnswerTooLarge too."""
         first = await self.read(wait, "first_token")
         pieces = [first]
         size = len(first)
         while pieces[-1]:
             pieces.append(await self.read(wait))
             size += len(pieces[-1])
-            if size > MAX_ANSWER_BYTES:
-                raise ConnectionBroken
+            if size > settings.MAX_ANSWER_BYTES:
+                raise AnswerTooLarge
         return b"".join(pieces)
 
     def _limit(self, wait: float) -> float:

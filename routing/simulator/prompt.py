@@ -27,7 +27,8 @@ class ChatPrompt:
     max_completion_tokens (or max_tokens), None without one; `called` are the tools to call in the
     answer (empty: answer with text); `forced` says that one tool was named by the client;
     `schema` is the JSON Schema the content must follow, or None; `prefill` is the number of words
-    of a last message by the assistant, which the answer continues, None where there is none.
+    of a last message by the assistant, which the answer continues, None where there is none;
+    `thinks` says that an effort of reasoning was asked for.
     """
 
     model: str
@@ -42,6 +43,7 @@ class ChatPrompt:
     schema: dict[str, Any] | None
     case: str
     prefill: int | None = None
+    thinks: bool = False
 
     def with_behaviour(self, behaviour: Behaviour) -> "ChatPrompt":
         """The same request, answered in another way."""
@@ -123,6 +125,7 @@ def read_prompt(body: dict[str, Any], model: str, case: str) -> ChatPrompt:
         forced=forced,
         schema=_schema(body),
         case=directives.case or case,
+        thinks=body.get("reasoning_effort") not in (None, "none"),
         prefill=sum(map(count_words, texts)) if message["role"] == "assistant" else None,
     )
 

@@ -13,6 +13,7 @@ from routing.simulator.prompt import ChatPrompt, count_words
 
 LABEL = "[simulated]"
 FINGERPRINT = "simulator"
+THOUGHT_WORDS = 8  # of a thinking whose length nobody set
 ARGUMENT_PIECE = 12  # characters of arguments in one streamed piece
 
 _VOCABULARY = (
@@ -106,6 +107,8 @@ def _choice(prompt: ChatPrompt, seed: int, index: int) -> Choice:
         return _tool_calls(prompt, seed, index)
     limit = prompt.limit
     reasoning = prompt.behaviour.directives.reasoning
+    if prompt.thinks:
+        reasoning = reasoning or THOUGHT_WORDS
     if prompt.schema is None:
         parts = _text(prompt.behaviour.words, seed)[prompt.prefill or 0 :]
     else:
@@ -120,11 +123,17 @@ def _choice(prompt: ChatPrompt, seed: int, index: int) -> Choice:
         after = prompt.behaviour.directives.after
         parts = parts[: len(parts) // 2 if after is None else after]
         finish = "content_filter"
-    content = "".join(parts)
+    message = {"role": "assistant", "content": "".join(parts), "refusal": None, "annotations": []}
+    # Shown thinking is told in words too, and counted as reasoning alone.
+    thoughts = _text(reasoning, seed + 1) if prompt.thinks else []
+    if thoughts:
+        message["reasoning_content"] = "".join(thoughts)
+    pieces = [Piece(index, b'{"reasoning_content":' + orjson.dumps(part) + b"}", 0) for part in thoughts]
+    pieces += [Piece(index, b'{"content":' + orjson.dumps(part) + b"}", 1) for part in parts]
     return Choice(
-        message={"role": "assistant", "content": content, "refusal": None, "annotations": []},
+        message=message,
         opening=b'{"role":"assistant","content":"","refusal":null}',
-        pieces=tuple(Piece(index, b'{"content":' + orjson.dumps(part) + b"}", 1) for part in parts),
+        pieces=tuple(pieces),
         finish=finish,
         reasoning=reasoning,
         words=len(parts),

@@ -168,6 +168,18 @@ def test_reasoning_counts_towards_the_limit(sdk: Any) -> None:
     assert answer.choices[0].finish_reason == "length"
 
 
+def test_thinking_is_shown_where_an_effort_is_asked_for(sdk: Any) -> None:
+    ask = {"model": "sim-small", "messages": HELLO, "reasoning_effort": "low"}
+    plain = sdk.chat.completions.create(**ask)
+    thought = plain.choices[0].message.reasoning_content
+    assert len(thought.split()) == plain.usage.completion_tokens_details.reasoning_tokens == 8
+    assert plain.usage.completion_tokens == 18
+    stream = sdk.chat.completions.create(**ask, stream=True)
+    deltas = [chunk.choices[0].delta for chunk in stream]
+    assert "".join(getattr(delta, "reasoning_content", "") for delta in deltas) == thought
+    assert "".join(delta.content or "" for delta in deltas) == plain.choices[0].message.content
+
+
 def test_reasoning_alone_never_exceeds_the_limit(sdk: Any) -> None:
     answer = sdk.chat.completions.create(
         model="sim-small",

@@ -236,7 +236,13 @@ def test_the_events_of_a_message_come_in_order_and_end_with_its_usage() -> None:
     ]
     assert found[3]["delta"] == {"type": "thinking_delta", "thinking": "Hm"}
     assert found[6]["delta"] == {"type": "text_delta", "text": "Hé"}
-    assert found[9]["content_block"] == {"type": "tool_use", "id": "c1", "name": "f", "input": {}}
+    assert found[9]["content_block"] == {
+        "type": "tool_use",
+        "id": "c1",
+        "name": "f",
+        "input": {},
+        "caller": {"type": "direct"},
+    }
     assert found[10] == {
         "type": "content_block_delta",
         "index": 2,
@@ -251,6 +257,8 @@ def test_the_events_of_a_message_come_in_order_and_end_with_its_usage() -> None:
             "cache_creation_input_tokens": 1,
             "cache_read_input_tokens": 4,
             "output_tokens": 5,
+            "output_tokens_details": {"thinking_tokens": 2},
+            "server_tool_use": None,
         },
     }
 
@@ -287,16 +295,29 @@ def test_a_whole_message_has_its_blocks_and_disjoint_usage() -> None:
         "content": [
             {"type": "thinking", "thinking": "Hm", "signature": ""},
             {"type": "text", "text": "A", "citations": None},
-            {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}},
+            {
+                "type": "tool_use",
+                "id": "c1",
+                "name": "f",
+                "input": {"a": 1},
+                "caller": {"type": "direct"},
+            },
         ],
         "usage": {
             "input_tokens": 5,
             "cache_creation_input_tokens": 1,
             "cache_read_input_tokens": 4,
             "output_tokens": 5,
+            "output_tokens_details": {"thinking_tokens": 2},
+            "server_tool_use": None,
+            "cache_creation": None,
+            "inference_geo": None,
+            "service_tier": None,
         },
         "stop_reason": "tool_use",
         "stop_sequence": None,
+        "stop_details": None,
+        "container": None,
     }
 
 

@@ -185,3 +185,21 @@ def wait_for_model(http: httpx.Client, name: str) -> None:
     from tests.simulator.server import wait_until
 
     wait_until(lambda: http.get(f"/v1/models/{name}").status_code == 200)
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/responses", "/elsewhere"])
+def test_a_websocket_is_told_that_there_is_no_such_address(stack: Stack, path: str) -> None:
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    answer = httpx.get(f"{stack.url}{path}", headers=upgrade)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "unknown_url"
+
+
+def test_realtime_by_plain_http_is_an_address_that_is_not_there(tenant: Tenant) -> None:
+    with tenant.http() as http:
+        refused(http.get("/v1/realtime"), 404, "unknown_url")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.v1.upstream import Watch
+from gateway.v1.upstream import AnswerTooLarge, Upstream, Watch
 
 
 def run(test: Coroutine[Any, Any, str]) -> str:
@@ -79,3 +79,35 @@ def test_the_cancellation_of_somebody_else_stays_theirs() -> None:
         return "cancelled"
 
     assert run(test()) == "cancelled"
+
+
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(settings: Any) -> None:
+    settings.MAX_ANSWER_BYTES = 100_000
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+        try:
+            while True:
+                writer.write(b" " * 10_000)
+                await writer.drain()
+        except ConnectionError:
+            writer.close()
+
+    async def ask() -> str:
+        server = await asyncio.start_server(endless, "127.0.0.1", 0)
+        address = "http://{}:{}/".format(*server.sockets[0].getsockname())
+        upstream = Upstream()
+        answer = upstream.post(address, {}, b"{}", connect_timeout=5, total_timeout=15)
+        try:
+            async with answer:
+                await answer.open(5)
+                await answer.read_all(5)
+        except AnswerTooLarge:
+            return "refused"
+        finally:
+            await upstream.close()
+            server.close()
+        return "read"
+
+    assert run(ask()) == "refused"

@@ -96,7 +96,9 @@ class Message:
             "role": "assistant",
             "model": model if isinstance(model, str) and model else self._facts.model,
             "content": content,
-            "usage": _usage(usage),
+            "stop_details": None,
+            "container": None,
+            "usage": {**_usage(usage), "cache_creation": None, "inference_geo": None, "service_tier": None},
         }
 
     def _end(self, choice: Object) -> None:
@@ -139,7 +141,13 @@ def _step(step: Step) -> bytes:
 def _empty(block: Block) -> Object:
     """A block as it opens."""
     if block.kind == CALL:
-        return {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
+        return {
+            "type": "tool_use",
+            "id": block.id,
+            "name": block.name,
+            "input": {},
+            "caller": {"type": "direct"},
+        }
     if block.kind == THINKING:
         return {"type": "thinking", "thinking": "", "signature": ""}
     return {"type": "text", "text": "", "citations": None}
@@ -170,4 +178,6 @@ def _usage(usage: TokenUsage) -> Object:
         "cache_creation_input_tokens": usage.cache_write,
         "cache_read_input_tokens": usage.cached_input,
         "output_tokens": usage.output,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning},
+        "server_tool_use": None,
     }
