@@ -220,7 +220,8 @@ class App:
         if answering:
             await call.send({"type": "http.response.body", "body": error_event(error)})
             return
-        body = call.errors.body(error, exchange.request_id)
+        # Where the header is hidden, the id is too.
+        body = call.errors.body(error, exchange.request_id if call.base else None)
         await _answer(call.send, status, [*call.base, *JSON_HEADERS, *error.headers], body)
 
 

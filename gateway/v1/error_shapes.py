@@ -32,8 +32,8 @@ class ErrorShape(Protocol):
         """The HTTP status."""
         ...
 
-    def body(self, error: V1Error, request_id: str) -> bytes:
-        """The JSON body."""
+    def body(self, error: V1Error, request_id: str | None) -> bytes:
+        """The JSON body. ``request_id`` None: it is not told."""
         ...
 
 
@@ -44,7 +44,7 @@ class OpenAIErrors:
         """See ErrorShape."""
         return error.status
 
-    def body(self, error: V1Error, request_id: str) -> bytes:  # noqa: ARG002  # it stands in a header
+    def body(self, error: V1Error, request_id: str | None) -> bytes:  # noqa: ARG002  # it stands in a header
         """See ErrorShape."""
         return error.body()
 
@@ -56,7 +56,7 @@ class AnthropicErrors:
         """See ErrorShape. Who is overloaded says so with 529."""
         return 529 if error.code in _OVERLOADED else error.status
 
-    def body(self, error: V1Error, request_id: str) -> bytes:
+    def body(self, error: V1Error, request_id: str | None) -> bytes:
         """See ErrorShape."""
         inner = {"type": _TYPES.get(self.status(error), "api_error"), "message": error.message}
         return orjson.dumps({"type": "error", "error": inner, "request_id": request_id})

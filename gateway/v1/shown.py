@@ -15,6 +15,7 @@ from gateway.v1.exchange import Exchange
 from gateway.v1.translation.shape import Object, Shape
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+DROPPED_HEADER = b"x-weir-dropped-params"
 Keep = Callable[[Object], Awaitable[None]]
 
 
@@ -58,7 +59,10 @@ class Shown:
         facts = self._exchange.facts
         assert facts is not None  # noqa: S101  # read before anything is answered
         self._shape = self._make(facts, self._exchange.request_id)
-        message["headers"] = headers = with_dropped(message["headers"], facts.dropped)
+        principal = self._exchange.principal
+        headers: Headers = message["headers"]
+        if principal is None or DROPPED_HEADER not in principal.hidden_headers:
+            message["headers"] = headers = with_dropped(headers, facts.dropped)
         if any(name == b"content-type" and value.startswith(b"text/event") for name, value in headers):
             await self._send(message)
         else:
@@ -108,8 +112,8 @@ def with_dropped(headers: Headers, dropped: tuple[str, ...]) -> Headers:
     names = list(dropped)
     kept = []
     for name, value in headers:
-        if name == b"x-weir-dropped-params":
+        if name == DROPPED_HEADER:
             names.insert(0, value.decode("latin-1"))
         else:
             kept.append((name, value))
-    return [*kept, (b"x-weir-dropped-params", ", ".join(names).encode("latin-1"))]
+    return [*kept, (DROPPED_HEADER, ", ".join(names).encode("latin-1"))]

@@ -123,7 +123,12 @@ def _choice(prompt: ChatPrompt, seed: int, index: int) -> Choice:
         after = prompt.behaviour.directives.after
         parts = parts[: len(parts) // 2 if after is None else after]
         finish = "content_filter"
-    message = {"role": "assistant", "content": "".join(parts), "refusal": None, "annotations": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(parts),
+        "refusal": None,
+        "annotations": [],
+    }
     # Shown thinking is told in words too, and counted as reasoning alone.
     thoughts = _text(reasoning, seed + 1) if prompt.thinks else []
     if thoughts:
