@@ -1,4 +1,4 @@
-"""Proves that events, rollups, ledger and counters say the same.
+"""Proves that journal, events, rollups, counters, ledger and statements say the same.
 
 All comparisons read one snapshot. Hours that wait for recomputation or posting in that snapshot are
 left out of the comparisons they wait for, since a lag is not a difference.
@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from django.db import connection, transaction
+from django.utils import timezone
 
-from billing import ledger, rollups
+from billing import journal_check, ledger, rollups
 from billing.models import ReconcileReport
 from billing.money import plain
+from billing.statements import proof
 
 # More than anybody reads; the rest is counted.
 MOST_REPORTED = 1_000
@@ -250,8 +253,11 @@ def _queue(cursor: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
     cursor.executemany(statement, [(row[0], row[2]) for row in rows])
 
 
-def compare() -> Comparison:
-    """Compare everything with everything it must equal, in one snapshot of the database."""
+def compare(directory: Path | None = None) -> Comparison:
+    """Compare everything with everything it must equal, in one snapshot of the database.
+
+    ``directory`` is the journal of this host, if it has one: what stands there must have been shipped.
+    """
     outermost = not connection.in_atomic_block
     with transaction.atomic(), connection.cursor() as cursor:
         if outermost:
@@ -260,7 +266,14 @@ def compare() -> Comparison:
         totals = Totals(*cursor.fetchone())
         cursor.execute(_WAITING)
         waiting = cursor.fetchone()[0]
-        differences = [*_of_usage(cursor), *_of_ledger(cursor), *_of_counters(cursor)]
+        differences = [
+            *_of_usage(cursor),
+            *_of_ledger(cursor),
+            *_of_counters(cursor),
+            *_of_statements(cursor),
+        ]
+        if directory is not None:
+            differences += _of_journal(cursor, directory)
     return Comparison(totals, differences, waiting)
 
 
@@ -317,6 +330,23 @@ def _of_counters(cursor: Any) -> Iterator[Difference]:
     cursor.execute(_WALLETS_AND_LEDGER)
     for slug, expected, found in cursor.fetchall():
         yield Difference(slug, "wallet spent and ledger usage", "wallet", _figure(expected), _figure(found))
+
+
+def _of_statements(cursor: Any) -> Iterator[Difference]:
+    for slug, what, where, expected, found in proof.compare(cursor):
+        yield Difference(slug, what, where, _figure(expected), _figure(found))
+
+
+def _of_journal(cursor: Any, directory: Path) -> Iterator[Difference]:
+    # Inside the snapshot, so only lines that were old enough when it was taken.
+    for line in journal_check.compare(cursor, directory, timezone.now()):
+        yield Difference(
+            line.organization,
+            "journal and events",
+            f"request {line.request_id}",
+            _figure(line.expected),
+            _figure(line.found),
+        )
 
 
 def _counter(budget_id: int, scope: str | None, period: str | None, subject: str, start: datetime) -> str:

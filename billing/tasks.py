@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery import Task, shared_task
+from django.conf import settings
 from django.db import connection, transaction
 from django_scopes import scopes_disabled
 
@@ -72,7 +73,7 @@ def ensure_partitions() -> None:
 def reconcile_books() -> None:
     """Compare everything and keep a report."""
     reconcile.bring_up_to_date()
-    comparison = reconcile.compare()
+    comparison = reconcile.compare(settings.WEIR_DATA_DIR / "journal")
     reconcile.record(comparison)
     if comparison.differences:
         logger.error("The books do not balance: %s differences.", len(comparison.differences))

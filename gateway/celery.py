@@ -3,6 +3,7 @@
 import os
 
 from celery import Celery
+from celery.schedules import crontab
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway.settings")
 app = Celery("weir")
@@ -15,5 +16,5 @@ app.conf.beat_schedule = {
     "grants": {"task": "billing.tasks.expire_grants", "schedule": 60.0, "options": {"expires": 50}},
     "statements": {"task": "billing.tasks.make_statements", "schedule": 3600.0, "options": {"expires": 3000}},
     "partitions": {"task": "billing.tasks.ensure_partitions", "schedule": 3600.0},
-    "reconcile": {"task": "billing.tasks.reconcile_books", "schedule": 24 * 3600.0},
+    "reconcile": {"task": "billing.tasks.reconcile_books", "schedule": crontab(hour=2, minute=30)},
 }

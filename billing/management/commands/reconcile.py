@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from billing import reconcile
@@ -25,8 +26,9 @@ def table(differences: list[Difference]) -> str:
 
 class Command(BaseCommand):
     help = (
-        "Compare usage events, rollups, ledger and counters. Rollups and postings that merely lag are"
-        " brought up to date first. Exit status 1 if something differs; a report is stored either way."
+        "Compare this host's journal, usage events, rollups, counters, ledger and statements. Rollups and"
+        " postings that merely lag are brought up to date first. Exit status 1 if something differs; a"
+        " report is stored either way."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -38,7 +40,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002  # Django's signature
         reconcile.bring_up_to_date(settle=options["settle"])
-        comparison = reconcile.compare()
+        comparison = reconcile.compare(settings.WEIR_DATA_DIR / "journal")
         reconcile.record(comparison)
         if comparison.waiting:
             self.stdout.write(f"{comparison.waiting} hours are still being brought up to date; left out.")
