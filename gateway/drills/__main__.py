@@ -25,7 +25,10 @@ def arguments() -> argparse.ArgumentParser:
     lost.add_argument("--seed", type=int, default=0)
     sixteen = drills.add_parser("sixteen")
     sixteen.add_argument("--scale", type=float, default=1.0, help="of every time: 0.1 is ten times as fast")
-    for each in (over, lost, sixteen):
+    outages = drills.add_parser("outages")
+    outages.add_argument("--redis-seconds", type=float, default=90.0)
+    outages.add_argument("--postgres-seconds", type=float, default=60.0)
+    for each in (over, lost, sixteen, outages):
         each.add_argument("--workers", type=int, default=4)
         each.add_argument("--relaxed", action="store_true")
         each.add_argument("--data-dir", type=Path, required=True)
@@ -47,13 +50,15 @@ def main() -> int:
 
     try:
         with prepared(options.data_dir, options.workers, durable=not options.relaxed) as ground:
-            from gateway.drills import never_lost, never_over, sixteen
+            from gateway.drills import never_lost, never_over, outages, sixteen
             from gateway.drills.verdict import table
 
             if options.drill == "never-over":
                 rows = never_over.run(ground, options.rounds, options.clients, options.only, say)
             elif options.drill == "sixteen":
                 rows = sixteen.run(ground, options.scale, say)
+            elif options.drill == "outages":
+                rows = outages.run(ground, options.redis_seconds, options.postgres_seconds, say)
             else:
                 rows = never_lost.run(ground, options.rounds, options.seconds, options.seed, say)
             say("\n" + "\n".join(table(rows)))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from django.db import connection
 from redis import Redis
 
 from gateway import embedded
@@ -138,6 +139,35 @@ class Ground:
         os.kill(number, signal.SIGKILL)
         time.sleep(0.5)
         redis.start(self.directory / "redis", sockets, durable=self._durable)
+
+    @contextmanager
+    def frozen_redis(self) -> Iterator[None]:
+        """Redis stopped by SIGSTOP: connections stay open, and nothing answers."""
+        sockets = embedded.socket_directory(self.directory, "redis")
+        with Redis.from_url(redis.url(sockets)) as client:
+            number = int(client.info("server")["process_id"])
+        os.kill(number, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(number, signal.SIGCONT)
+
+    @contextmanager
+    def stopped_postgres(self) -> Iterator[None]:
+        """PostgreSQL shut down, as for a restart that takes long."""
+        home = self.directory / "postgres"
+        # This process's own connection would be closed under it.
+        connection.close()
+        postgres.stop(home)
+        try:
+            yield
+        finally:
+            postgres.start(home, embedded.socket_directory(self.directory, "postgres"), durable=self._durable)
+
+    def server_memory(self) -> int:
+        """Bytes that the server and its workers have resident."""
+        running = processes()
+        return sum(running[number].rss_bytes for number in tree(self._running["server"].pid, running))
 
     def last_words(self, name: str) -> str:
         """The end of what a program wrote."""

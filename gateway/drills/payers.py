@@ -103,3 +103,9 @@ def everything() -> Payer:
     set_quota(acting_user=None, scope="key", target=key, metric="concurrency", limit=5000)
     set_quota(acting_user=None, scope="team", target=team, metric="requests_per_minute", limit=1_000_000)
     return Payer(organization, [secret], end_user="somebody")
+
+
+def nothing() -> Payer:
+    """No limit and no wallet: nothing has to be leased for its requests."""
+    organization, team = _organization("free", billing="postpaid")
+    return Payer(organization, _secrets(team, 1))

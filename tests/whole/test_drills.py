@@ -46,6 +46,13 @@ def test_each_of_sixteen_faults_gets_a_whole_answer_or_an_honest_error() -> None
     assert len([line for line in shown.splitlines() if line.endswith("  held")]) == 16
 
 
+def test_callers_are_answered_while_redis_is_frozen_and_while_postgresql_is_stopped() -> None:
+    shown = drill(
+        *("outages", "--relaxed", "--workers", "2"), *("--redis-seconds", "4", "--postgres-seconds", "4")
+    )
+    assert shown.count("  held") == 2
+
+
 def test_a_violation_is_in_the_table_and_below_it() -> None:
     rows = [
         Verdict({"round": "1", "charged": "0.99"}, []),

@@ -16,6 +16,7 @@ OPTIONS = {
     "never-over": ("rounds", "clients", "only"),
     "never-lost": ("rounds", "seconds", "seed"),
     "sixteen": ("scale",),
+    "outages": ("redis_seconds", "postgres_seconds"),
 }
 
 
@@ -47,12 +48,22 @@ class Command(BaseCommand):
             "--scale", type=float, default=1.0, help="sixteen: of every time; 0.1 is ten times as fast"
         )
 
+        parser.add_argument(
+            "--redis-seconds", type=float, default=90.0, help="outages: how long Redis is frozen; 0: not"
+        )
+        parser.add_argument(
+            "--postgres-seconds",
+            type=float,
+            default=60.0,
+            help="outages: how long PostgreSQL is stopped; 0: not",
+        )
+
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run it as a program that chooses its database before Django is set up."""
         drill = options["drill"]
         words = ["workers", *OPTIONS[drill]]
         command = [sys.executable, "-m", "gateway.drills", drill, f"--data-dir={settings.WEIR_DATA_DIR}"]
-        command += [f"--{word}={options[word]}" for word in words]
+        command += [f"--{word.replace('_', '-')}={options[word]}" for word in words]
         command += ["--relaxed"] if options["relaxed"] else []
         with subprocess.Popen(command, cwd=settings.BASE_DIR) as process:
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
