@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2s
 from math import exp
@@ -47,6 +47,8 @@ class Feel:
     """One deployment. Times are seconds of the pulse's clock."""
 
     in_flight: int = 0
+    # When those began that have no first token yet, by the id of their visit, oldest first.
+    waiting: dict[int, float] = field(default_factory=dict)
     # To the first token, a peak-sensitive mean; 0: never measured.
     latency: float = 0.0
     latency_at: float = 0.0
@@ -76,7 +78,7 @@ class Pulse:
         if visit is not None:
             feel = self._feel[deployment.id]
             feel.in_flight += 1
-            feel.asked_at = now
+            feel.waiting[id(visit)] = feel.asked_at = now
             feel.retries = min(RETRY_BURST, feel.retries + RETRY_SHARE)
         return visit
 
@@ -84,7 +86,9 @@ class Pulse:
         """Whether the attempt may be made: if it is a probe, whether no other worker's is under way."""
         if not visit.probes or self.ask_others is None or await self.ask_others(visit):
             return True
-        self._feel[visit.deployment_id].in_flight -= 1
+        feel = self._feel[visit.deployment_id]
+        feel.in_flight -= 1
+        feel.waiting.pop(id(visit), None)
         self.health.postpone(visit, self.clock() + POSTPONED_SECONDS)
         return False
 
@@ -103,6 +107,9 @@ class Pulse:
             kept = exp((feel.latency_at - now) / LATENCY_SECONDS)
             feel.latency = feel.latency * kept + seconds * (1 - kept)
         feel.latency_at = now
+        feel.waiting.pop(id(visit), None)
+        # Not only at its end, or long answers of better times would hide the failures of the moment.
+        self._felt(feel, False, now)
 
     def ended(self, visit: Visit, reason: str, retry_after: float | None = None) -> None:
         """The attempt is over; ``reason`` as in the request log, empty for one that was given up."""
@@ -111,13 +118,17 @@ class Pulse:
         now = self.clock()
         feel = self._feel[visit.deployment_id]
         feel.in_flight -= 1
+        feel.waiting.pop(id(visit), None)
         outcome = outcome_of(reason)
-        if outcome in (Outcome.OK, Outcome.FAULT):
-            kept = exp((feel.failing_at - now) / FAILING_SECONDS)
-            kept = min(max(kept, 1 - LONGEST_STEP), 1 - LEAST_STEP)
-            feel.failing = feel.failing * kept + (outcome is Outcome.FAULT) * (1 - kept)
-            feel.failing_at = now
+        if outcome is Outcome.FAULT:
+            self._felt(feel, True, now)
         self.health.ended(visit, outcome, now, retry_after)
+
+    def _felt(self, feel: Feel, fault: bool, now: float) -> None:
+        kept = exp((feel.failing_at - now) / FAILING_SECONDS)
+        kept = min(max(kept, 1 - LONGEST_STEP), 1 - LEAST_STEP)
+        feel.failing = feel.failing * kept + fault * (1 - kept)
+        feel.failing_at = now
 
     def may_retry(self, deployment_id: int) -> bool:
         """Take one from the deployment's budget of second tries, if there is one."""
@@ -134,12 +145,18 @@ class Pulse:
         return self._feel[deployment.id].in_flight
 
     def latency(self, deployment: DeploymentSpec) -> float:
-        """Seconds to the first token, smoothed, and longer for who fails often; 0 if never asked."""
+        """Seconds to the first token, smoothed, and longer for who fails often; 0 if never measured.
+
+        Who is silent for longer than that is as slow already, before the answer or the timeout comes.
+        """
         feel = self._feel[deployment.id]
+        seconds = feel.latency
+        if seconds and feel.waiting:
+            seconds = max(seconds, self.clock() - next(iter(feel.waiting.values())))
         if not feel.failing:
-            return feel.latency
+            return seconds
         # Every failure costs a caller an attempt. The power is such that one alone does not yet double it.
-        return (feel.latency or UNKNOWN_SECONDS) / max(0.05, 1 - feel.failing) ** 3
+        return (seconds or UNKNOWN_SECONDS) / max(0.05, 1 - feel.failing) ** 3
 
     def due(self, deployment: DeploymentSpec) -> bool:
         """Whether it was not asked for a while, and nobody is asking."""
