@@ -219,10 +219,12 @@ class ModelGroupAdmin(Served):
         given["fallbacks"], given["rules"] = given["fallbacks"] or {}, given["rules"] or []
         given["regions"] = given["regions"] or None
         if change:
-            groups.update_model_group(acting_user=by, group=obj, **touched(form, *self.NAMES))
+            changes = touched(form, *self.NAMES)
+            groups.update_model_group(acting_user=by, group=obj, check_links=False, **changes)
             return
         values = {name: form.cleaned_data[name] for name in self.NAMES}
-        obj.pk = groups.create_model_group(acting_user=by, name=obj.name, **values).pk
+        # The deployments follow, and with them the check.
+        obj.pk = groups.create_model_group(acting_user=by, name=obj.name, check_links=False, **values).pk
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:  # noqa: ARG002  # Django's signature
         places = [

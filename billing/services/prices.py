@@ -14,6 +14,7 @@ from billing.models import Price
 from billing.price_terms import COLUMNS, rates_of
 from billing.pricing import CLASSES
 from routing.models import Deployment, ModelGroup
+from routing.services.groups import check_served
 from tenants.models import Organization, User
 from tenants.services import audit, rows
 
@@ -169,7 +170,8 @@ def end_price(
     """End the price from this moment on; nothing if there is none.
 
     A model group is then charged by cost and markup, an organization's own price gives way to the
-    group's, a deployment is not served. Raises ``PriceOfOneThing``.
+    group's, a deployment is not served.
+    Raises ``PriceOfOneThing``, ``UnpricedGroup`` where a model group would be left without a priced deployment.
     """
     _of_one_thing(deployment, model_group, organization)
     _lock(deployment, model_group)
@@ -186,4 +188,7 @@ def end_price(
         effective_from=_begins(_prices(deployment, model_group, organization), None, now),
     )
     ended.save(force_insert=True)
+    if deployment is not None:
+        for place in deployment.groups.select_related("group"):
+            check_served(place.group)
     audit.record(acting_user=acting_user, verb="ended price", target=ended)

@@ -10,9 +10,9 @@ from billing.models import LedgerTransaction, UsageEvent
 from gateway.configuration.run import SINGULAR, Run
 from gateway.configuration.tenant_sections import SUSPENDED, find_member
 from gateway.models import AppliedObject
+from routing.links import neighbours
 from routing.models import Deployment, ModelGroup, Provider
 from routing.services import remove_deployment, remove_model_group, remove_provider
-from routing.services.groups import neighbours
 from tenants.models import ApiKey, Organization, Plan, Team
 from tenants.services.keys import revoke_key
 from tenants.services.members import remove_member

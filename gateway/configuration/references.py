@@ -11,8 +11,8 @@ from django_scopes import scopes_disabled
 from gateway.configuration.document import Document
 from gateway.configuration.problems import Path, Problem
 from gateway.configuration.schema import Configuration, GroupBlock, OrganizationBlock, QuotasBlock
+from routing.links import FALLBACK_REASONS, find_cycle, neighbours, unreachable
 from routing.models import Deployment, ModelGroup, Provider
-from routing.services.groups import FALLBACK_REASONS, find_cycle, neighbours
 from tenants.models import Membership, Plan, Team
 
 A_GROUP = "a model group in this file or in the database"
@@ -132,6 +132,11 @@ class _Checker:
             self.one(place.name, self.known.deployments, (*places, index, "name"), A_DEPLOYMENT)
         for reason, names in fallbacks_of(group).items():
             self.each(names, self.known.groups, (*path, "fallbacks", reason), A_GROUP)
+        for index, earlier in unreachable(rules_of(group)):
+            line = self.document.line((*path, "rules", earlier))
+            self.refuse(
+                (*path, "rules", index), f"is never reached: the rule in line {line} matches whatever it does"
+            )
         own = {place.name for place in group.deployments}
         for index, rule in enumerate(group.rules):
             at: Path = (*path, "rules", index)

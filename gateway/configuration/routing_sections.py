@@ -21,7 +21,7 @@ from routing.services import (
     update_model_group,
     update_provider,
 )
-from routing.services.groups import Place
+from routing.services.groups import Place, check_served
 from routing.services.providers import address, stored_secrets
 
 
@@ -110,6 +110,7 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
                 check_links=False,
                 **bounds,
             )
+            check_served(group)
             match_price(block.price, "price", model_group=group)
             run.created("model_groups", block.name)
             return
@@ -117,8 +118,10 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
         before = [_described(row) for row in group.members.select_related("deployment").order_by("pk")]
         after = [_described(place) for place in places]
         if sorted(before) != sorted(after):
-            set_members(acting_user=None, group=group, places=places)
+            set_members(acting_user=None, group=group, places=places, check_links=False)
             shown.append(FieldChange("deployments", before, after))
+        group.refresh_from_db()
+        check_served(group)
         shown += match_price(block.price, "price", model_group=group)
         run.changed("model_groups", block.name, shown)
 

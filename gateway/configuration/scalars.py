@@ -15,14 +15,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from billing.calendars import zone
 from routing.exactness import STRUCTURED_OUTPUT, UNSUPPORTED_PARAMS
 from routing.kinds import KINDS
+from routing.links import one_of
 from routing.models import name_validator, region_validator
 from routing.strategies import STRATEGIES
 from tenants.models import HIDEABLE_HEADERS, slug_validator
 from tenants.permissions import ORGANIZATION_ROLES, TEAM_ROLES
 from tenants.services.keys import networks
 
-# What requests can need of a deployment, as `gateway.v1.facts` tells it.
-CAPABILITIES = ("json_schema", "tools", "vision")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?\Z")
 
 
@@ -116,17 +115,6 @@ def _moment(value: Any) -> date | datetime:
     return value
 
 
-def one_of(*words: str) -> AfterValidator:
-    """A validator for a closed set of words."""
-
-    def check(value: str) -> str:
-        if value not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return value
-
-    return AfterValidator(check)
-
-
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]
 Share = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_whole_share)]
 Markup = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_markup)]
@@ -142,13 +130,11 @@ Network = Annotated[str, AfterValidator(_network)]
 Moment = Annotated[date | datetime, BeforeValidator(_moment)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, le=2_147_483_647)]
-Count = Annotated[int, Field(ge=0, le=1_000_000_000_000 - 1)]
 Position = Annotated[int, Field(ge=0, le=2_147_483_647)]
 KindName = Annotated[str, one_of(*KINDS)]
 Strategy = Annotated[str, one_of(*STRATEGIES)]
 StructuredOutput = Annotated[str, one_of(*STRUCTURED_OUTPUT)]
 UnsupportedParams = Annotated[str, one_of(*UNSUPPORTED_PARAMS)]
-Capability = Annotated[str, one_of(*CAPABILITIES)]
 HideableHeader = Annotated[str, one_of(*HIDEABLE_HEADERS)]
 OrganizationRole = Annotated[str, one_of(*(role.value for role in ORGANIZATION_ROLES))]
 TeamRole = Annotated[str, one_of(*(role.value for role in TEAM_ROLES))]

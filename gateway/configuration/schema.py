@@ -7,9 +7,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -21,8 +19,6 @@ from gateway.configuration.problems import Path, Problem
 from gateway.configuration.scalars import (
     Address,
     Amount,
-    Capability,
-    Count,
     Email,
     HideableHeader,
     KindName,
@@ -46,16 +42,10 @@ from gateway.configuration.scalars import (
     Word,
 )
 from routing.kinds import KINDS
+from routing.links import Block, Capability, Count, FallbacksBlock, RuleBlock
 from tenants.keys import check as check_secret
 
 Regions = Annotated[list[Region], Field(min_length=1)]
-
-
-class Block(BaseModel):
-    """A mapping in the file: known fields only, of exactly their kind."""
-
-    # Errors must not quote values: they may be secrets.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class Timeouts(Block):
@@ -169,43 +159,6 @@ class PlaceBlock(Block):
     name: str
     priority: Position = 1
     weight: Position = 1
-
-
-class FallbacksBlock(Block):
-    """Other groups to try, by what went wrong."""
-
-    on_error: list[str] = []
-    on_context_window: list[str] = []
-    on_content_filter: list[str] = []
-
-
-class WhenBlock(Block):
-    """The conditions of a rule; all that are given must hold."""
-
-    plan: str | None = None
-    team: str | None = None
-    input_tokens_over: Count | None = None
-    needs: list[Capability] | None = None
-
-    @model_validator(mode="after")
-    def _something(self) -> WhenBlock:
-        if not self.model_dump(exclude_none=True):
-            raise ValueError("must give a condition: plan, team, input_tokens_over or needs")
-        return self
-
-
-class RuleBlock(Block):
-    """Where requests go that fulfil ``when``: to another group, or to some deployments of this one."""
-
-    when: WhenBlock
-    use: str | None = None
-    deployments: Annotated[list[str], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> RuleBlock:
-        if (self.use is None) == (self.deployments is None):
-            raise ValueError("must give either use (a group) or deployments (of this group)")
-        return self
 
 
 class GroupBlock(Block):

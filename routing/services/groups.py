@@ -8,12 +8,14 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
+from django_scopes import scopes_disabled
 
+from routing.links import FALLBACK_REASONS, find_cycle, misshapen, neighbours
 from routing.models import Deployment, GroupDeployment, ModelGroup
-from tenants.models import User
+from tenants.models import Plan, Team, User
 from tenants.services import audit, rows
 
-FALLBACK_REASONS = ("on_error", "on_context_window", "on_content_filter")
 CHANGEABLE = frozenset({"strategy", "fallbacks", "rules", "max_cost", "regions", "pin"}) | frozenset(
     {"structured_output", "validate_tools", "unsupported_params"}
 )
@@ -39,6 +41,14 @@ class FallbackCycle(ModelGroupError):
     """Fallbacks or rules that lead back to where they began."""
 
 
+class BadLinks(ModelGroupError):
+    """Fallbacks or rules with unknown fields, or that could never matter."""
+
+
+class UnpricedGroup(ModelGroupError):
+    """No deployment of the group has a price, so nothing would be served."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A deployment's place in a group: lower ``priority`` is tried first, ``weight`` 0 drains it."""
@@ -48,32 +58,21 @@ class Place:
     weight: int = 1
 
 
-def neighbours(fallbacks: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """The groups that a group leads to, by reason: each kind of fallback, and ``rules``."""
-    found = {reason: set(fallbacks.get(reason, ())) for reason in FALLBACK_REASONS}
-    found["rules"] = {rule["use"] for rule in rules if rule.get("use")}
-    return found
-
-
-def find_cycle(edges: Mapping[str, set[str]]) -> list[str] | None:
-    """A way through ``edges`` (names by name) that ends where it begins, such as [a, b, a]; None if none is."""
-    done: set[str] = set()
-
-    def walk(name: str, way: list[str]) -> list[str] | None:
-        if name in way:
-            return [*way[way.index(name) :], name]
-        if name in done:
-            return None
-        for target in sorted(edges.get(name, ())):
-            if found := walk(target, [*way, name]):
-                return found
-        done.add(name)
-        return None
-
-    for start in sorted(edges):
-        if found := walk(start, []):
-            return found
-    return None
+def check_served(group: ModelGroup) -> None:
+    """Raise ``UnpricedGroup`` unless a deployment of the group has a price, or it leads to another group."""
+    links = neighbours(group.fallbacks, group.rules)
+    if links["rules"] or links["on_error"]:
+        return
+    for place in group.members.select_related("deployment"):
+        # Prices are kept by billing, which stands on routing; a row without input ended a price.
+        price = place.deployment.prices.filter(effective_from__lte=timezone.now())
+        latest = price.order_by("-effective_from", "-pk").first()
+        if latest is not None and latest.input is not None:
+            return
+    raise UnpricedGroup(
+        f"No deployment of {group.name} has a price, so nothing would be served: "
+        "set a price, add a deployment that has one, or a fallback."
+    )
 
 
 def _check_links() -> None:
@@ -88,6 +87,27 @@ def _check_links() -> None:
     for reason in (*FALLBACK_REASONS, "rules"):
         if way := find_cycle({name: links[reason] for name, links in groups.items()}):
             raise FallbackCycle(f"{reason} goes in a circle: {' -> '.join(way)}.")
+
+
+def _check_shape(group: ModelGroup) -> None:
+    if problems := misshapen(group.fallbacks, group.rules):
+        raise BadLinks("; ".join(problems))
+
+
+def _check(group: ModelGroup) -> None:
+    """All that can be wrong with one group among the others."""
+    _check_links()
+    own = set(group.members.values_list("deployment__name", flat=True))
+    for index, rule in enumerate(group.rules):
+        if missing := set(rule.get("deployments") or ()) - own:
+            raise BadLinks(f"rules[{index}]: {', '.join(sorted(missing))} is no deployment of {group.name}.")
+        plan, team = rule["when"].get("plan"), rule["when"].get("team")
+        if plan is not None and not Plan.objects.filter(name=plan).exists():
+            raise BadLinks(f"rules[{index}].when.plan: there is no plan {plan!r}.")
+        with scopes_disabled():
+            if team is not None and not Team.objects.filter(slug=team).exists():
+                raise BadLinks(f"rules[{index}].when.team: there is no team {team!r}.")
+    check_served(group)
 
 
 @transaction.atomic
@@ -112,8 +132,9 @@ def create_model_group(
     ``max_cost`` is what one request may be charged at most, in US dollars; ``regions`` are those of
     deployments it may use, None: all; ``pin``: whether clients may ask for one of them by name.
     ``structured_output`` and ``unsupported_params`` are words of ``routing.exactness``.
-    ``check_links`` False leaves links to a caller that makes several groups and checks them itself.
-    Raises ``ModelGroupExists``, ``MissingModelGroup``, ``FallbackCycle``, ``InvalidRow``.
+    ``check_links`` False leaves links and prices to a caller that makes several things and checks them
+    itself. Raises ``ModelGroupExists``, ``MissingModelGroup``, ``FallbackCycle``, ``BadLinks``,
+    ``UnpricedGroup``, ``InvalidRow``.
     """
     group = ModelGroup(
         name=name,
@@ -127,13 +148,14 @@ def create_model_group(
         validate_tools=validate_tools,
         unsupported_params=unsupported_params,
     )
+    _check_shape(group)
     rows.check(group)
     if ModelGroup.objects.filter(name=name).exists():
         raise ModelGroupExists(f"There is a model group {name!r} already.")
     group.save(force_insert=True)
     _place(group, places)
     if check_links:
-        _check_links()
+        _check(group)
     audit.record(
         acting_user=acting_user,
         verb="created",
@@ -158,15 +180,17 @@ def update_model_group(
 ) -> ModelGroup:
     """Change anything but the name and the deployments; nothing if all is so already.
 
-    Raises ``ModelGroupError`` for another field, ``MissingModelGroup``, ``FallbackCycle``, ``InvalidRow``.
+    Raises ``ModelGroupError`` for another field, ``MissingModelGroup``, ``FallbackCycle``, ``BadLinks``,
+    ``UnpricedGroup``, ``InvalidRow``.
     """
     if unknown := set(changes) - CHANGEABLE:
         raise ModelGroupError(f"Not changed here: {', '.join(sorted(unknown))}.")
     locked = ModelGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
     if changes := rows.changed(locked, changes):
         detail = rows.assign(locked, changes)
+        _check_shape(locked)
         if check_links:
-            _check_links()
+            _check(locked)
         audit.record(acting_user=acting_user, verb="changed", target=locked, detail=detail)
     return locked
 
@@ -176,15 +200,24 @@ def _described(places: Sequence[Place | GroupDeployment]) -> list[dict[str, Any]
 
 
 @transaction.atomic
-def set_members(*, acting_user: User | None, group: ModelGroup, places: Sequence[Place]) -> None:
-    """Make the group's deployments exactly ``places``, in order; nothing if they are so already."""
+def set_members(
+    *, acting_user: User | None, group: ModelGroup, places: Sequence[Place], check_links: bool = True
+) -> None:
+    """Make the group's deployments exactly ``places``, in order; nothing if they are so already.
+
+    Raises ``BadLinks``, ``UnpricedGroup``; with ``check_links`` False the caller checks.
+    """
     locked = ModelGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
     current = _described(list(locked.members.select_related("deployment").order_by("pk")))
     wanted = _described(places)
     if current == wanted:
+        if check_links:
+            _check(locked)
         return
     locked.members.all().delete()
     _place(locked, places)
+    if check_links:
+        _check(locked)
     audit.record(
         acting_user=acting_user,
         verb="set deployments",

@@ -364,3 +364,28 @@ def test_an_empty_file_or_section_changes_nothing() -> None:
     assert apply("").changes == []
     assert apply("providers:\norganizations: []\n").changes == []
     assert SAMPLE
+
+
+def test_a_rule_that_is_never_reached_is_refused() -> None:
+    text = changed(
+        (
+            "      - {when: {input_tokens_over: 32000}, use: long}\n",
+            (
+                "      - {when: {input_tokens_over: 32000}, use: long}\n"
+                "      - {when: {input_tokens_over: 64000, needs: [vision]}, use: quality}\n"
+            ),
+        )
+    )
+    (problem,) = problems_of(text)
+    line = line_of("input_tokens_over: 32000")
+    assert problem == (
+        f"weir.yaml:{line + 1}: model_groups[0].rules[2]: "
+        f"is never reached: the rule in line {line} matches whatever it does"
+    )
+
+
+@pytest.mark.django_db
+def test_a_group_without_a_priced_deployment_is_refused() -> None:
+    text = changed(("{name: quality, deployments: [{name: gpt-vision}]}", "{name: quality}"))
+    (problem,) = problems_of(text)
+    assert "model_groups[1]: No deployment of quality has a price" in problem

@@ -10,11 +10,13 @@ import pytest
 from django_scopes import scope
 
 from billing.models import Budget
+from billing.services.prices import set_price
 from billing.services.quotas import set_quota
 from gateway.configuration.apply import apply_configuration, load
 from gateway.configuration.export import export, variable
-from routing.models import ModelGroup, Provider
-from routing.services import create_deployment
+from routing.models import Provider
+from routing.services import create_deployment, create_model_group, create_provider
+from routing.services.groups import Place
 from tenants.models import ApiKey, Organization
 from tenants.services.keys import update_key
 from tests.cast import make_cast
@@ -49,7 +51,10 @@ def test_an_export_of_what_was_made_by_hand_changes_nothing_either() -> None:
             hard=False,
             alert_at=[Decimal("0.5"), Decimal(1)],
         )
-    ModelGroup.objects.create(name="fast")
+    provider = create_provider(acting_user=None, name="own", kind="vllm", base_url="http://127.0.0.1:9/v1")
+    own = create_deployment(acting_user=None, name="own", provider=provider, model="own")
+    set_price(acting_user=None, deployment=own, input=Decimal("0.5"))
+    create_model_group(acting_user=None, name="fast", places=[Place(own)])
     for metric, limit, period in (("concurrency", "3", ""), ("budget", "2.5", "week")):
         set_quota(
             acting_user=None,

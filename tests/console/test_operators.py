@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.test import Client
 from django_scopes import scopes_disabled
 
 from billing.models import Budget
+from billing.services.prices import set_price
 from routing.credentials import decrypt
 from routing.models import Deployment, ModelGroup, Provider
 from tenants.models import AuditEntry, Membership, Organization, User
@@ -100,6 +102,7 @@ def test_a_model_group_gets_its_deployments_in_order(operator: Client) -> None:
     small, large = (
         Deployment.objects.create(name=name, provider=provider, model=name) for name in ("small", "large")
     )
+    set_price(acting_user=None, deployment=small, input=Decimal(1))
     response = operator.post(
         "/admin/routing/modelgroup/add/",
         {
@@ -107,6 +110,8 @@ def test_a_model_group_gets_its_deployments_in_order(operator: Client) -> None:
             "strategy": "priority",
             "fallbacks": "{}",
             "rules": "[]",
+            "structured_output": "repair",
+            "unsupported_params": "map",
             "members-TOTAL_FORMS": "2",
             "members-INITIAL_FORMS": "0",
             "members-0-deployment": str(small.pk),
@@ -121,6 +126,54 @@ def test_a_model_group_gets_its_deployments_in_order(operator: Client) -> None:
     group = ModelGroup.objects.get(name="fast")
     placed = list(group.members.values_list("deployment__name", "priority", "weight"))
     assert placed == [("large", 1, 3), ("small", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"fallbacks": '{"on_eror": []}'}, "allbacks.on_eror: is not a known field"),
+        ({"fallbacks": '{"on_error": ["nowhere"]}'}, "which is not a model group"),
+        ({"fallbacks": '{"on_error": ["fast"]}'}, "goes in a circle"),
+        ({"rules": '[{"when": {"plan": "none"}, "deployments": ["small"]}]'}, "there is no plan"),
+        (
+            {
+                "rules": '[{"when": {"needs": ["tools"]}, "deployments": ["small"]}, '
+                '{"when": {"needs": ["tools"]}, "deployments": ["small"]}]'
+            },
+            "is never reached",
+        ),
+        ({"members-0-deployment": "large"}, "has a price"),
+    ],
+)
+def test_a_model_group_that_could_not_work_is_refused_with_the_reason(
+    operator: Client, fields: dict[str, str], said: str
+) -> None:
+    add_provider(operator)
+    provider = Provider.objects.get(name="backup")
+    made = {
+        name: Deployment.objects.create(name=name, provider=provider, model=name)
+        for name in ("small", "large")
+    }
+    set_price(acting_user=None, deployment=made["small"], input=Decimal(1))
+    sent = {
+        "name": "fast",
+        "strategy": "priority",
+        "fallbacks": "{}",
+        "rules": "[]",
+        "structured_output": "repair",
+        "unsupported_params": "map",
+        "members-TOTAL_FORMS": "1",
+        "members-INITIAL_FORMS": "0",
+        "members-0-deployment": "small",
+        "members-0-priority": "1",
+        "members-0-weight": "1",
+        **fields,
+    }
+    sent["members-0-deployment"] = str(made[sent["members-0-deployment"]].pk)
+    response = operator.post("/admin/routing/modelgroup/add/", sent, follow=True)
+    page = html.unescape(response.content.decode())
+    assert said in page
+    assert not ModelGroup.objects.exists()
 
 
 def test_a_new_organization_has_its_owner_and_its_money(operator: Client) -> None:

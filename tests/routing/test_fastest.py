@@ -117,12 +117,13 @@ def test_the_ill_get_under_a_tenth_within_200_requests_and_their_share_within_a_
 
 
 def test_who_is_silent_is_slow_before_its_answer_comes() -> None:
-    simulation = Simulation(0, 10, 0.4)
-    simulation.run(200)
-    assert simulation.pulse.latency(A) < 0.7
-    visit = simulation.pulse.enter(A)
-    assert visit is not None
-    simulation.now += 3
-    assert simulation.pulse.latency(A) >= 3
-    simulation.pulse.ended(visit, "client_gone")
-    assert simulation.pulse.latency(A) < 0.7
+    now = 1000.0
+    pulse = Pulse(lambda: now)
+    quick, silent = pulse.enter(A), pulse.enter(A)
+    assert quick is not None
+    assert silent is not None
+    pulse.first_token(quick, 0.5)
+    now += 3
+    assert pulse.latency(A) == 3
+    pulse.ended(silent, "client_gone")
+    assert pulse.latency(A) == 0.5

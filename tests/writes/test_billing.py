@@ -14,6 +14,7 @@ from billing.models import Budget, LedgerEntry, LedgerTransaction, Price, Quota
 from billing.services import prices, quotas, wallet
 from routing.models import Deployment, ModelGroup
 from routing.services import create_deployment, create_model_group, create_provider
+from routing.services.groups import Place
 from tenants.models import AuditEntry, Organization
 from tenants.services.organizations import BadTerms, create_plan
 from tests.cast import make_cast
@@ -267,7 +268,9 @@ def test_a_price_cannot_change_what_was_charged() -> None:
 
 def test_a_price_that_ended_is_none_and_can_be_set_anew() -> None:
     small = a_deployment()
-    group: ModelGroup = create_model_group(acting_user=None, name="fast")
+    own = create_deployment(acting_user=None, name="own", provider=small.provider, model="own")
+    prices.set_price(acting_user=None, deployment=own, input=Decimal(0))
+    group: ModelGroup = create_model_group(acting_user=None, name="fast", places=[Place(own)])
     prices.set_price(acting_user=None, model_group=group, input=Decimal(1), output=Decimal(2))
     prices.end_price(acting_user=None, model_group=group)
     assert prices.price_in_force(model_group=group) is None
