@@ -9,19 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from routing.dialects.anthropic import Anthropic
-from routing.dialects.base import Dialect, OldBound, Repaired
+from routing.dialects.base import Dialect, Repaired
 from routing.dialects.chunks import StreamFault, StreamState, fault_of
 from routing.dialects.deepseek import DeepSeek
 from routing.dialects.finish import FailedFinish
 from routing.dialects.fireworks import Fireworks
 from routing.dialects.gemini import Gemini
 from routing.dialects.groq import Groq
-from routing.dialects.local import LMStudio, Ollama
+from routing.dialects.local import LMStudio, LocalServer, Ollama
 from routing.dialects.minimax import MiniMax
 from routing.dialects.mistral import Mistral
 from routing.dialects.moonshot import Moonshot
 from routing.dialects.openai import Azure, OpenAI
 from routing.dialects.qwen import Qwen
+from routing.dialects.together import Together
 from routing.dialects.unsupported import CannotCarry
 from routing.dialects.xai import XAI
 from routing.dialects.zhipu import Zhipu
@@ -34,7 +35,7 @@ _CLASSES: dict[str, type[Dialect]] = {
     "qwen": Qwen,
     "moonshot": Moonshot,
     "zhipu": Zhipu,
-    "together": OldBound,
+    "together": Together,
     "minimax": MiniMax,
     "mistral": Mistral,
     "groq": Groq,
@@ -43,6 +44,9 @@ _CLASSES: dict[str, type[Dialect]] = {
     "anthropic": Anthropic,
     "gemini": Gemini,
     "ollama": Ollama,
+    "vllm": LocalServer,
+    "sglang": LocalServer,
+    "llamacpp": LocalServer,
     "lmstudio": LMStudio,
     "simulator": Dialect,
 }

@@ -101,6 +101,8 @@ class Repaired(Dialect):
 
     clean = False
     demands: ClassVar[Demands] = Demands()
+    # Thinking may stand in the text, between tags.
+    leaks: ClassVar[bool] = False
 
     def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
         """See Dialect."""
@@ -120,11 +122,12 @@ class Repaired(Dialect):
 
     def repair_chunk(self, state: StreamState, chunk: dict[str, Any]) -> list[dict[str, Any]]:
         """See Dialect."""
+        state.leaks = self.leaks
         return chunks.repair(state, chunk)
 
     def repair_answer(self, answer: dict[str, Any], model: str) -> None:
         """See Dialect."""
-        completions.repair(answer, model)
+        completions.repair(answer, model, leaks=self.leaks)
 
 
 class OldBound(Repaired):

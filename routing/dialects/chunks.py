@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from routing.dialects import reasoning
 from routing.dialects.finish import FailedFinish, openai_reason
+from routing.dialects.think_tags import ThinkTags
 from routing.dialects.tool_calls import ToolCalls
 
 # Members of a delta that SDKs would join into nonsense, piece by piece, and that say nothing.
@@ -42,6 +43,7 @@ class ChoiceState:
     finished: bool = False
     # The last finish reason was an empty string.
     blank: bool = False
+    tags: ThinkTags = field(default_factory=ThinkTags)
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ class StreamState:
     # Of a native API: its content blocks by index, as (kind, number within the kind), and its counts.
     blocks: dict[int, tuple[str, int]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    # Thinking may stand in the text, between tags.
+    leaks: bool = False
     # The usage told so far does not count the answer yet.
     partial: bool = False
 
@@ -160,6 +164,8 @@ def _choice(state: StreamState, choice: dict[str, Any], position: int) -> list[d
         raise StreamFault({"message": f"The answer ended with: {failure}", "code": str(failure)}) from None
     if known.finished:
         reason = None
+    if state.leaks:
+        _take_out_thinking(delta, known.tags, ended=reason is not None)
     spoke = any(value not in (None, "", []) for name, value in delta.items() if name != "role")
     rest = {name: value for name, value in choice.items() if name not in _CHOICE_OWN}
     if reason is not None and word != reason:
@@ -176,6 +182,21 @@ def _choice(state: StreamState, choice: dict[str, Any], position: int) -> list[d
     if reason is None:
         return [{**rest, "index": index, "delta": delta, "finish_reason": None}]
     return _finish(known, index, delta, reason, rest)
+
+
+def _take_out_thinking(delta: dict[str, Any], tags: ThinkTags, *, ended: bool) -> None:
+    """Move what stands between think tags from a delta's text to its ``reasoning_content``."""
+    given = delta.get("content")
+    content, thinking = tags.split(given) if given else ("", "")
+    if ended:
+        held, thought = tags.end()
+        content, thinking = content + held, thinking + thought
+    if content or given:
+        delta["content"] = content
+    if thinking:
+        delta["reasoning_content"] = delta.get("reasoning_content", "") + thinking
+        if not content:
+            delta.pop("content", None)
 
 
 _CHOICE_OWN: Final = frozenset({"index", "delta", "message", "text", "usage", "finish_reason"})

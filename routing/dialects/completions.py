@@ -8,13 +8,15 @@ from typing import Any
 
 from routing.dialects import reasoning
 from routing.dialects.finish import STOP, TOOL_CALLS, openai_reason
+from routing.dialects.think_tags import ThinkTags
 from routing.dialects.tool_calls import repair_whole
 
 
-def repair(answer: dict[str, Any], model: str) -> None:
+def repair(answer: dict[str, Any], model: str, *, leaks: bool = False) -> None:
     """Rewrite a completion in place; what is not of a known shape is left for the reader to refuse.
 
-    ``model`` stands in where the provider names none. Raises FailedFinish where the provider says that
+    ``model`` stands in where the provider names none; ``leaks``: thinking may stand in the text, between tags.
+    Raises FailedFinish where the provider says that
     it failed.
     """
     for name in ("x_groq", "base_resp"):
@@ -33,6 +35,9 @@ def repair(answer: dict[str, Any], model: str) -> None:
         choice.pop("usage", None)
         message["role"] = "assistant"
         reasoning.unify(message)
+        content = message.get("content")
+        if leaks and isinstance(content, str):
+            _take_out_thinking(message, content)
         calls = message.get("tool_calls")
         if isinstance(calls, list) and calls:
             message["tool_calls"] = repair_whole(calls, f"{answer['id']}:{position}")
@@ -44,3 +49,13 @@ def repair(answer: dict[str, Any], model: str) -> None:
         if word and word != reason:
             choice.setdefault("native_finish_reason", word)
         choice["finish_reason"] = reason
+
+
+def _take_out_thinking(message: dict[str, Any], content: str) -> None:
+    tags = ThinkTags()
+    text, thinking = tags.split(content)
+    held, thought = tags.end()
+    message["content"], thinking = text + held, thinking + thought
+    if thinking:
+        given = message.get("reasoning_content")
+        message["reasoning_content"] = (given if isinstance(given, str) else "") + thinking

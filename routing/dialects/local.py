@@ -1,4 +1,4 @@
-"""Servers that people run themselves: Ollama and LM Studio. Others need no more than repair."""
+"""Servers that people run themselves. Whether they take the thinking out of the text is up to their settings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from routing.dialects.demands import Demands
 from routing.table import DeploymentSpec
 
 
-class Ollama(Repaired):
+class LocalServer(Repaired):
+    """vLLM, SGLang, llama.cpp."""
+
+    leaks = True
+
+
+class Ollama(LocalServer):
     """Ignores some parameters without a word; the client is told."""
 
     demands = Demands(bound="max_tokens", dropped=frozenset({"tool_choice", "logit_bias", "n", "user"}))
 
 
-class LMStudio(Repaired):
+class LMStudio(LocalServer):
     """Takes a tool choice only as a word, and a response format only as a schema or text."""
 
     demands = Demands(named_by_offer=True)

@@ -259,10 +259,91 @@ REPLAYS = [
             {"id": "c1", "choices": [{"index": 0, "delta": {}}], "usage": usage(14059, 75)},
             done=False,
         ),
-        text="<think>\nHm",
+        reasoning="\nHm",
         tools=(("call_1", "Bash", '{"a": 1}'),),
         finish="tool_calls",
         usage=(14059, 75),
+    ),
+    Replay(
+        "minimax-think-tags-in-pieces",
+        "minimax",
+        lines(
+            chunk({"role": "assistant", "content": "<th"}),
+            chunk({"content": "ink>Hm, a < b"}),
+            chunk({"content": ".</thi"}),
+            chunk({"content": "nk>\n\n"}),
+            chunk({"content": "\nYes: <think> is"}),
+            chunk({"content": " a tag</think>"}, "stop"),
+        ),
+        text="Yes: <think> is a tag</think>",
+        reasoning="Hm, a < b.",
+    ),
+    Replay(
+        "together-think-tag-never-closed",
+        "together",
+        lines(
+            chunk({"role": "assistant", "content": "<think>"}),
+            chunk({"content": "Hm</th"}),
+            chunk({}, "length"),
+        ),
+        reasoning="Hm</th",
+        finish="length",
+    ),
+    Replay(
+        "vllm-closing-think-tag-alone-is-text",
+        "vllm",
+        lines(chunk({"role": "assistant", "content": "Hm</think>"}), chunk({"content": "Yes"}, "stop")),
+        text="Hm</think>Yes",
+    ),
+    Replay(
+        "vllm-what-begins-like-a-tag",
+        "vllm",
+        lines(chunk({"role": "assistant", "content": " <thin"}), chunk({}, "stop")),
+        text=" <thin",
+    ),
+    Replay(
+        "deepseek-tool-markup-as-text",
+        "deepseek",
+        lines(
+            chunk({"role": "assistant", "content": "<\uff5c\uff5cDSML\uff5c\uff5c"}),
+            chunk({"content": "tool_calls>"}),
+            chunk({}, "stop", usage=usage(9, 4)),
+        ),
+        text="<\uff5c\uff5cDSML\uff5c\uff5ctool_calls>",
+        usage=(9, 4),
+    ),
+    Replay(
+        "azure-blocked-after-the-end",
+        "azure",
+        lines(
+            chunk({"role": "assistant", "content": "Hi"}),
+            chunk({}, "stop"),
+            {
+                "choices": [
+                    {
+                        "content_filter_offsets": {"check_offset": 2},
+                        "content_filter_results": {"custom_blocklists": [{"filtered": True, "id": "x"}]},
+                        "finish_reason": None,
+                        "index": 0,
+                    }
+                ],
+                "created": 0,
+                "id": "",
+                "model": "",
+                "object": "",
+            },
+        ),
+        text="Hi",
+    ),
+    Replay(
+        "openrouter-missing-arguments",
+        "openrouter",
+        lines(
+            chunk({"role": "assistant", **piece(index=0, id="toolu_vrtx_1", type="function", name="find")}),
+            chunk({}, "tool_calls"),
+        ),
+        tools=(("toolu_vrtx_1", "find", "{}"),),
+        finish="tool_calls",
     ),
     Replay(
         "minimax-split-reasoning-and-whole-message-at-the-end",

@@ -1080,6 +1080,168 @@ SAMPLES = [
         nested("The number of tokens to keep from the initial prompt is greater than the context length..."),
         "context_window",
     ),
+    # The rest of provider-quirks.md
+    Sample(
+        "deepseek-the-word-json",
+        400,
+        nested(
+            "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'."
+        ),
+        "refused",
+    ),
+    Sample(
+        "deepseek-tool-type",
+        400,
+        nested("unknown variant `namespace`, expected `function`", code="invalid_request_error"),
+        "refused",
+    ),
+    Sample("deepseek-params", 422, nested("Invalid parameters", type="invalid_request_error"), "refused"),
+    Sample(
+        "qwen-unknown-model",
+        404,
+        nested("The model `x` does not exist or you do not have access to it.", code="model_not_found"),
+        "unknown_model",
+    ),
+    Sample(
+        "qwen-not-bought", 403, nested("Access denied.", code="AccessDenied.Unpurchased"), "unknown_model"
+    ),
+    Sample("qwen-allocation", 429, nested("Too much.", code="Throttling.AllocationQuota"), "rate_limited"),
+    Sample("qwen-limit-requests", 429, nested("Too much.", code="limit_requests"), "rate_limited"),
+    Sample("qwen-quota", 429, nested("Too much.", code="insufficient_quota"), "no_money"),
+    Sample(
+        "qwen-output-inspection",
+        200,
+        nested("Output data may contain inappropriate content.", code="data_inspection_failed"),
+        "content_filter",
+        "content_filter",
+    ),
+    Sample(
+        "moonshot-bad-key-2",
+        401,
+        nested("Incorrect API key provided", type="incorrect_api_key_error"),
+        "credential",
+    ),
+    Sample(
+        "moonshot-unknown-model", 404, nested("Not found", type="resource_not_found_error"), "unknown_model"
+    ),
+    Sample("moonshot-not-allowed", 403, nested("Denied", type="permission_denied_error"), "credential"),
+    Sample("zhipu-bad-key-in-english", 401, nested("token expired or incorrect", code="401"), "credential"),
+    Sample("zhipu-network", 434, nested("Not allowed from here"), "failed"),
+    Sample(
+        "doubao-not-open", 404, nested("Not open.", code="ModelNotOpen", type="NotFound"), "unknown_model"
+    ),
+    Sample("doubao-burst", 429, nested("Slow down.", code="RequestBurstTooFast"), "rate_limited"),
+    Sample("doubao-inflight", 429, nested("Slow down.", code="InflightBatchsizeExceeded"), "rate_limited"),
+    Sample(
+        "doubao-account-tpm",
+        429,
+        nested("Slow down.", code="ModelAccountTpmRateLimitExceeded"),
+        "rate_limited",
+    ),
+    Sample(
+        "doubao-parameter", 400, nested("No such.", code="InvalidParameter.UnsupportedParameter"), "refused"
+    ),
+    Sample(
+        "minimax-timeout-200", 200, {"base_resp": {"status_code": 1001, "status_msg": "timeout"}}, "timeout"
+    ),
+    Sample("minimax-tpm-200", 200, {"base_resp": {"status_code": 1039, "status_msg": "tpm"}}, "rate_limited"),
+    Sample(
+        "minimax-out-200",
+        200,
+        {"base_resp": {"status_code": 1027, "status_msg": "output sensitive"}},
+        "content_filter",
+        "content_filter",
+    ),
+    Sample("minimax-plan-used-200", 200, {"base_resp": {"status_code": 2056, "status_msg": "x"}}, "no_money"),
+    Sample("groq-gone", 400, nested("Gone.", code="model_decommissioned"), "unknown_model"),
+    Sample("together-overloaded", 503, nested("Overloaded"), "overloaded"),
+    Sample(
+        "fireworks-key-as-number", 401, nested("The API key you provided is invalid.", code=401), "credential"
+    ),
+    Sample(
+        "xai-no-money-429", 429, {"code": "Some resource has been exhausted", "error": CREDITS}, "no_money"
+    ),
+    Sample("openrouter-no-credentials", 401, nested("No auth credentials found", code=401), "credential"),
+    Sample(
+        "openrouter-more-credits",
+        402,
+        nested("This request requires more credits, or fewer max_tokens.", code=402),
+        "no_money",
+    ),
+    Sample(
+        "perplexity-bad-key",
+        401,
+        nested("Invalid API key provided.", type="invalid_api_key", code=401),
+        "credential",
+    ),
+    Sample(
+        "anthropic-billing",
+        402,
+        {"type": "error", "error": {"type": "billing_error", "message": "Billing."}},
+        "no_money",
+    ),
+    Sample(
+        "anthropic-permission",
+        403,
+        {"type": "error", "error": {"type": "permission_error", "message": "No."}},
+        "credential",
+    ),
+    Sample(
+        "anthropic-too-large",
+        413,
+        {
+            "type": "error",
+            "error": {"type": "request_too_large", "message": "Request exceeds the maximum size"},
+        },
+        "refused",
+        "request_too_large",
+    ),
+    Sample(
+        "anthropic-failed",
+        500,
+        {"type": "error", "error": {"type": "api_error", "message": "Internal server error"}},
+        "failed",
+    ),
+    Sample(
+        "bedrock-refused",
+        400,
+        {
+            "message": "The model returned the following errors: messages.2.content.2.document.source.type: Field "
+            "required"
+        },
+        "refused",
+    ),
+    Sample("bedrock-route", 404, {"message": "model `x` isn't supported on this route"}, "unknown_model"),
+    Sample(
+        "cohere-unknown-model",
+        404,
+        {
+            "id": "8bd5b608-1111-2222-3333-444455556666",
+            "message": "model 'nonexistent' not found, make sure the correct model ID was used and that you have "
+            "access to the model.",
+        },
+        "unknown_model",
+    ),
+    Sample("cohere-context", 400, {"message": "too many tokens: size limit exceeded"}, "context_window"),
+    Sample(
+        "vllm-flat",
+        400,
+        {"object": "error", "message": "Bad.", "type": "BadRequestError", "param": None, "code": 400},
+        "refused",
+    ),
+    Sample(
+        "sglang-length",
+        400,
+        {"object": "error", "message": "The input (9 tokens) is longer than the model's context length (8)."},
+        "context_window",
+    ),
+    Sample("ollama-native", 400, {"error": "json: cannot unmarshal"}, "refused"),
+    Sample(
+        "llamacpp-loading",
+        503,
+        nested("Loading model", code=503, type="unavailable_error"),
+        "overloaded",
+    ),
     # Look-alikes
     Sample("a-429-in-the-words", 400, nested("Value 429 is not one of the allowed values."), "refused"),
     Sample(

@@ -250,3 +250,17 @@ def test_an_embedding_answer_that_tells_only_a_total_is_completed() -> None:
     assert answer["usage"] == {"total_tokens": 4, "prompt_tokens": 4}
     assert answer["model"] == "their-model"
     assert answer["data"] == [{"embedding": [1.0], "object": "embedding", "index": 0}]
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "thought"),
+    [
+        ("<think>\nHm</think>\n\nYes", "Yes", "\nHm"),
+        ("<think>Hm", "", "Hm"),
+        ("Yes <think>Hm</think>", "Yes <think>Hm</think>", None),
+        ("<thin", "<thin", None),
+    ],
+)
+def test_thinking_that_leaks_into_the_text_is_taken_out(content: str, text: str, thought: str | None) -> None:
+    message = repaired("minimax", whole({"content": content}))["choices"][0]["message"]
+    assert (message["content"], message.get("reasoning_content")) == (text, thought)

@@ -52,7 +52,7 @@ class Anthropic(Repaired):
     def fault(self, event: Any) -> dict[str, Any] | None:
         """See Dialect. Events are told apart by their type, and the first carries a ``message``."""
         kind = event.get("type") if isinstance(event, dict) else None
-        return None if kind in answers.EVENTS else fault_of(event)
+        return None if isinstance(kind, str) and kind in answers.EVENTS else fault_of(event)
 
     def ends(self, event: Mapping[str, Any]) -> bool:
         """See Dialect."""
