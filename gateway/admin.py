@@ -356,6 +356,7 @@ class OrganizationAdmin(Served):
         "time_zone",
         "markup",
         "lower_max_tokens",
+        "store_responses",
         "model_groups",
         "regions",
         "hidden_headers",

@@ -17,4 +17,5 @@ app.conf.beat_schedule = {
     "statements": {"task": "billing.tasks.make_statements", "schedule": 3600.0, "options": {"expires": 3000}},
     "partitions": {"task": "billing.tasks.ensure_partitions", "schedule": 3600.0},
     "reconcile": {"task": "billing.tasks.reconcile_books", "schedule": crontab(hour=2, minute=30)},
+    "responses": {"task": "gateway.tasks.delete_expired_responses", "schedule": 3600.0},
 }

@@ -210,6 +210,8 @@ DEFAULT_FROM_EMAIL: str = env.str("MAIL_FROM", default="weir@localhost")
 MAX_BODY_BYTES: int = env.int("MAX_BODY_BYTES", default=16 * 1024 * 1024)
 # MAX_ANSWER_BYTES: a larger plain answer of a provider is not read to its end; the attempt failed.
 MAX_ANSWER_BYTES: int = env.int("MAX_ANSWER_BYTES", default=64 * 1024 * 1024)
+# RESPONSE_DAYS: days that a kept response of /v1/responses lives.
+RESPONSE_DAYS: int = env.int("RESPONSE_DAYS", default=30)
 # MAX_IN_FLIGHT: requests a worker serves at a time; one more is refused with 503 at once.
 MAX_IN_FLIGHT: int = env.int("MAX_IN_FLIGHT", default=2000)
 # MAX_BUFFERED_BYTES: bytes of request bodies a worker holds at a time; beyond it 503 at once.

@@ -107,6 +107,8 @@ class Organization(models.Model):
     markup = models.DecimalField(max_digits=9, decimal_places=6, default=0)
     # Whether an answer is shortened to what a hard budget has left, rather than refused.
     lower_max_tokens = models.BooleanField(default=False, db_default=False)
+    # Whether responses of /v1/responses are kept, with what was asked, for the next to go on from.
+    store_responses = models.BooleanField(default=False, db_default=False)
     # Names of the model groups it may use; null: all (of its plan).
     model_groups = ArrayField(models.CharField(max_length=100), null=True, blank=True)
     # Requests are only sent to deployments in one of these regions; null: anywhere.

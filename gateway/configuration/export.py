@@ -232,6 +232,7 @@ def _organization(organization: Organization) -> dict[str, Any]:
             balance=_money(balance) if balance is not None else None,
             markup=_share(organization.markup) if organization.markup else None,
             lower_max_tokens=organization.lower_max_tokens or None,
+            store_responses=organization.store_responses or None,
             regions=organization.regions,
             hidden_headers=organization.hidden_headers,
             prices=_own_prices(organization),

@@ -277,6 +277,7 @@ class OrganizationBlock(Block):
     balance: Amount | None = None
     markup: Markup = Decimal(0)
     lower_max_tokens: bool = False
+    store_responses: bool = False
     prices: dict[str, PriceBlock] = {}
     model_groups: list[str] | None = None
     regions: Regions | None = None

@@ -91,6 +91,7 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
         "time_zone": block.time_zone,
         "markup": block.markup,
         "lower_max_tokens": block.lower_max_tokens,
+        "store_responses": block.store_responses,
         "model_groups": block.model_groups,
         "regions": block.regions,
         "hidden_headers": block.hidden_headers,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -25,12 +26,15 @@ from gateway.v1.errors import (
     V1Error,
 )
 from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
-from gateway.v1.facts import narrow
+from gateway.v1.facts import Facts, decode, narrow
 from gateway.v1.offers import no_address, offers_after, offers_for, printable
+from gateway.v1.principals import Principal
 from gateway.v1.relay import JSON_HEADERS, cancelled_by
 from gateway.v1.resources import Asking, Resource, resource_at
 from gateway.v1.shown import Shown
 from gateway.v1.stream import error_event
+from gateway.v1.translation.response_items import normal_items, with_ids
+from gateway.v1.translation.response_requests import response_facts
 from gateway.v1.turns import patience_of
 from gateway.v1.worker import Worker
 
@@ -97,7 +101,8 @@ class App:
         exchange = Exchange(endpoint.name if endpoint is not None else "")
         call = Call(scope, receive, send, exchange, endpoint, errors_of(path))
         if endpoint is not None and endpoint.shape is not None:
-            call.send = Shown(send, exchange, endpoint.shape)
+            keep = partial(self._keep, exchange) if endpoint.kept else None
+            call.send = Shown(send, exchange, endpoint.shape, keep)
         try:
             try:
                 await self._route(call)
@@ -164,9 +169,14 @@ class App:
         """Ask a model: read, route, admit, journal, relay."""
         exchange, endpoint, headers = call.exchange, call.endpoint, call.headers
         assert endpoint is not None  # noqa: S101  # by the caller
-        exchange.facts = facts = endpoint.read(
-            raw, headers.get(b"x-end-user", b"").decode("utf-8", "replace")
-        )
+        read = endpoint.read
+        if endpoint.kept and b"previous_response_id" in raw:
+            read = await self._continued(worker, call, raw)
+        exchange.facts = facts = read(raw, headers.get(b"x-end-user", b"").decode("utf-8", "replace"))
+        if endpoint.kept:
+            facts.kept = (
+                principal_of(exchange).stores_responses and (facts.asked or {}).get("store") is not False
+            )
         narrow(facts, headers)
         exchange.patience = patience_of(headers)
         principal, task = exchange.principal, asyncio.current_task()
@@ -188,6 +198,23 @@ class App:
             self._finish(call, *end)
         finally:
             watch.cancel()
+
+    async def _continued(self, worker: Worker, call: Call, raw: bytes) -> Callable[[bytes, str], Facts]:
+        """A reader that knows what the request goes on from."""
+        previous = decode(raw).get("previous_response_id")
+        if not isinstance(previous, str) or not previous:
+            return response_facts
+        earlier = await worker.stored.earlier(principal_of(call.exchange), previous)
+        return partial(response_facts, earlier=earlier)
+
+    async def _keep(self, exchange: Exchange, response: dict[str, Any]) -> None:
+        """Keep a response before the client learns that it is complete, and may go on from it."""
+        facts, worker = exchange.facts, self.worker
+        if facts is None or worker is None or not facts.kept:
+            return
+        seed = exchange.request_id.removeprefix("req_")
+        items = with_ids(normal_items(facts.asked or {}), seed)
+        response["store"] = await worker.stored.keep(principal_of(exchange), response, items)
 
     # --- ends ----------------------------------------------------------------------------------
 
@@ -223,6 +250,12 @@ class App:
         # Where the header is hidden, the id is too.
         body = call.errors.body(error, exchange.request_id if call.base else None)
         await _answer(call.send, status, [*call.base, *JSON_HEADERS, *error.headers], body)
+
+
+def principal_of(exchange: Exchange) -> Principal:
+    """Whose request it is, once authenticated."""
+    assert exchange.principal is not None  # noqa: S101  # by the caller
+    return exchange.principal
 
 
 async def _body(receive: Receive, headers: dict[bytes, bytes], hold: Hold) -> bytes | None:

@@ -29,12 +29,14 @@ class Endpoint:
     read: Callable[[bytes, str], Facts]
     # The facts and the request's id. None: what the provider answers is what the client gets.
     shape: Callable[[Facts, str], Shape] | None = None
+    # Whether answers can be kept and gone on from (``gateway.v1.stored``).
+    kept: bool = False
 
 
 ENDPOINTS: dict[str, Endpoint] = {
     "/v1/chat/completions": Endpoint("chat.completions", chat_facts),
     "/v1/completions": Endpoint("completions", completion_facts, Completion),
-    "/v1/responses": Endpoint("responses", response_facts, Response),
+    "/v1/responses": Endpoint("responses", response_facts, Response, kept=True),
     "/v1/messages": Endpoint("messages", message_facts, Message),
     "/v1/embeddings": Endpoint("embeddings", embedding_facts),
 }

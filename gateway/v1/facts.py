@@ -50,6 +50,8 @@ class Facts:
     # Of a translated request: the client's own body, and the names of parameters that had no place.
     asked: dict[str, Any] | None = None
     dropped: tuple[str, ...] = ()
+    # Whether the answer is kept for its team.
+    kept: bool = False
     # Whether a provider that is not known to stop by itself is told the bound that was reserved.
     tells_bound: bool = False
     # The deployment that was asked for by name, as group/deployment; ``model`` is then the group alone.

@@ -43,6 +43,8 @@ class Principal:
     markup: Decimal
     # Whether a hard budget that has too little left shortens the answer instead of refusing.
     lowers_output: bool
+    # Whether its responses are kept (``gateway.v1.stored``).
+    stores_responses: bool
     expires_at: datetime | None
     allowed_networks: tuple[Network, ...] | None
     # What the organization may use, and what this key may use of it; None: everything.
@@ -156,7 +158,7 @@ _KEY = """
 SELECT COALESCE(k.successor_id, k.id) AS id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
        k.model_groups AS key_groups,
        t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
-       o.markup, o.lower_max_tokens, o.regions, o.hidden_headers, o.time_zone,
+       o.markup, o.lower_max_tokens, o.store_responses, o.regions, o.hidden_headers, o.time_zone,
        o.plan_id, p.name AS plan, p.model_groups AS plan_groups
 FROM tenants_apikey k
 JOIN tenants_team t ON t.id = k.team_id
@@ -230,6 +232,7 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]], at: datetime) 
         plan=row["plan"],
         markup=row["markup"],
         lowers_output=row["lower_max_tokens"],
+        stores_responses=row["store_responses"],
         expires_at=row["expires_at"],
         allowed_networks=None if networks is None else tuple(map(_network, networks)),
         organization_groups=_narrowed(row["plan_groups"], row["organization_groups"]),

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from gateway.v1.errors import Headers
+from gateway.v1.errors import Headers, InvalidRequest
 from gateway.v1.offers import no_model
 from gateway.v1.principals import Principal
 from gateway.v1.translation.message_requests import counted_facts
 from gateway.v1.worker import Worker
 from routing.table import GroupSpec
+
+# Items on a page of a listing.
+MOST_ITEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,53 @@ async def count_tokens(asking: Asking) -> dict[str, Any]:
     return {"input_tokens": facts.input_tokens}
 
 
+async def show_response(asking: Asking) -> dict[str, Any]:
+    """A kept response."""
+    response, _ = await asking.worker.stored.find(asking.principal, asking.name)
+    return response
+
+
+async def delete_response(asking: Asking) -> dict[str, Any]:
+    """Delete it."""
+    await asking.worker.stored.forget(asking.principal, asking.name)
+    return {"id": asking.name, "object": "response", "deleted": True}
+
+
+async def list_input_items(asking: Asking) -> dict[str, Any]:
+    """What it was asked with, newest first unless ``order=asc``, in pages of ``limit`` behind ``after``."""
+    order, limit = asking.parameter("order") or "desc", asking.parameter("limit") or "20"
+    if order not in ("asc", "desc"):
+        raise InvalidRequest(
+            "Invalid 'order': expected 'asc' or 'desc'.", param="order", code="invalid_value"
+        )
+    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= MOST_ITEMS):
+        raise InvalidRequest(
+            f"Invalid 'limit': expected a number from 1 to {MOST_ITEMS}.", param="limit", code="invalid_value"
+        )
+    _, items = await asking.worker.stored.find(asking.principal, asking.name)
+    if order == "desc":
+        items.reverse()
+    after = asking.parameter("after")
+    if after is not None:
+        place = next((place for place, item in enumerate(items) if item["id"] == after), None)
+        if place is None:
+            raise InvalidRequest("Invalid 'after': no such item.", param="after", code="invalid_value")
+        items = items[place + 1 :]
+    page = items[: int(limit)]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(items) > len(page),
+    }
+
+
 RESOURCES = (
     Resource(re.compile(r"/v1/models"), {"GET": list_models}),
     Resource(re.compile(r"/v1/models/(.+)"), {"GET": show_model}),
+    Resource(re.compile(r"/v1/responses/(resp_[^/]+)"), {"GET": show_response, "DELETE": delete_response}),
+    Resource(re.compile(r"/v1/responses/(resp_[^/]+)/input_items"), {"GET": list_input_items}),
     Resource(re.compile(r"/v1/messages/count_tokens"), {"POST": count_tokens}),
 )
 

@@ -25,6 +25,7 @@ from gateway.v1.principals import Principals
 from gateway.v1.pulse import Pulse
 from gateway.v1.rates import RateBook, load_rates
 from gateway.v1.relay import Relay
+from gateway.v1.stored import StoredResponses
 from gateway.v1.upstream import Upstream
 from routing import table
 from routing.table import RoutingTable, load_table
@@ -71,6 +72,7 @@ class Worker:
             configure=durability.insist,
         )
         self.principals = Principals(self.pool)
+        self.stored = StoredResponses(self.pool)
         self.pulse = Pulse()
         self.capacity = Capacity(settings.MAX_IN_FLIGHT, settings.MAX_BUFFERED_BYTES)
         self.upstream = Upstream()

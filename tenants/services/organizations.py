@@ -39,7 +39,17 @@ class PlanInUse(OrganizationError):
 
 
 CHANGEABLE = frozenset(
-    {"name", "plan", "time_zone", "markup", "model_groups", "lower_max_tokens", "regions", "hidden_headers"}
+    {
+        "name",
+        "plan",
+        "time_zone",
+        "markup",
+        "model_groups",
+        "lower_max_tokens",
+        "store_responses",
+        "regions",
+        "hidden_headers",
+    }
 )
 
 
@@ -75,6 +85,7 @@ def create_organization(
     credit_limit: Decimal | None = None,
     markup: Decimal = Decimal(0),
     lower_max_tokens: bool = False,
+    store_responses: bool = False,
     plan: Plan | None = None,
     model_groups: Sequence[str] | None = None,
     regions: Sequence[str] | None = None,
@@ -97,6 +108,7 @@ def create_organization(
         credit_limit=credit_limit,
         markup=markup,
         lower_max_tokens=lower_max_tokens,
+        store_responses=store_responses,
         plan=plan,
         model_groups=None if model_groups is None else list(model_groups),
         regions=None if regions is None else list(regions),

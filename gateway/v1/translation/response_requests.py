@@ -30,10 +30,17 @@ _REFUSED: Final = ("background", "conversation", "context_management", "prompt")
 LOGPROBS: Final = "message.output_text.logprobs"
 
 
-def response_facts(raw: bytes, end_user_header: str, earlier: Sequence[Object] = ()) -> Facts:
+def response_facts(raw: bytes, end_user_header: str, earlier: Sequence[Object] | None = None) -> Facts:
     """Facts of a ``/v1/responses`` body. ``earlier`` are the items that ``previous_response_id`` stands
     for, oldest first. Raises InvalidRequest naming the parameter."""
     asked = decode(raw)
+    if asked.get("previous_response_id") and earlier is None:
+        # An answer to half of a conversation would look like one to all of it.
+        raise InvalidRequest(
+            "The previous response was not looked up.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
     for name in _REFUSED:
         if asked.get(name):
             raise InvalidRequest(
@@ -48,7 +55,7 @@ def response_facts(raw: bytes, end_user_header: str, earlier: Sequence[Object] =
     if not isinstance(instructions, str | None):
         raise wrong_type("instructions", "a string", instructions)
     told = [{"role": "system", "content": instructions}] if instructions else []
-    body["messages"] = [*told, *messages_of([*earlier, *normal_items(asked)])]
+    body["messages"] = [*told, *messages_of([*(earlier or ()), *normal_items(asked)])]
     dropped: list[str] = []
     if asked.get("max_output_tokens") is not None:
         body["max_tokens"] = _bound(asked["max_output_tokens"])

@@ -276,7 +276,7 @@ class Response:
             "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
             "safety_identifier": asked.get("safety_identifier"),
             "service_tier": self._tier or "default",
-            "store": False,
+            "store": self._facts.kept,
             "temperature": _or(asked, "temperature", 1.0),
             "text": {"format": {"type": "text"}, **{k: v for k, v in text.items() if v is not None}},
             "tool_choice": _or(asked, "tool_choice", "auto"),
