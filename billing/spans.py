@@ -156,7 +156,7 @@ def refresh(limit: int = 500, *, at: datetime | None = None) -> int:
 def _build(span: int, organization_id: int, settled: datetime) -> bool:
     parameters: dict[str, Any] = {"span": span, "organization": organization_id}
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL lock_timeout = '2s'")
+        cursor.execute("SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '60s'")
         cursor.execute(_LOCK, parameters)
         if not cursor.fetchone()[0]:
             return False

@@ -9,10 +9,12 @@ from typing import Any
 
 from celery import Task, shared_task
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
+from django.db.models import F
 from django_scopes import scopes_disabled
 
 from billing import ledger, partitions, reconcile, rollups, spans
+from billing.models import TaskRun
 from billing.services import grants
 from billing.statements import making
 
@@ -20,14 +22,43 @@ logger = logging.getLogger(__name__)
 
 
 class PlatformTask(Task):  # type: ignore[type-arg]  # at run time it takes none
-    """Work across all tenants, which is the one reason to leave their scopes."""
+    """Work across all tenants, which is the one reason to leave their scopes. What became of it is
+    kept as a TaskRun."""
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run with tenant scopes disabled."""
-        with scopes_disabled():
-            return super().__call__(*args, **kwargs)
+        name = self.name.rpartition(".")[2]
+        began = datetime.now(tz=UTC)
+        TaskRun.objects.update_or_create(
+            name=name, defaults={"started_at": began}, create_defaults={"name": name, "started_at": began}
+        )
+        error = ""
+        try:
+            with scopes_disabled():
+                return super().__call__(*args, **kwargs)
+        except Exception as raised:
+            error = type(raised).__name__
+            raise
+        finally:
+            _ended(name, began, error)
+
+
+def _ended(name: str, began: datetime, error: str) -> None:
+    now = datetime.now(tz=UTC)
+    changes: dict[str, Any] = {"succeeded_at": now} if not error else {"failures": F("failures") + 1}
+    try:
+        TaskRun.objects.filter(name=name).update(
+            ended_at=now,
+            seconds=(now - began).total_seconds(),
+            error=error,
+            runs=F("runs") + 1,
+            **changes,
+        )
+    except DatabaseError:
+        # What the task itself raised says more.
+        logger.warning("The end of task %s could not be recorded.", name)
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)

@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django_scopes import scope
 
 from billing.calendars import midnight
-from billing.models import DeadLetter, LedgerTransaction, Price, ReconcileReport, RedeemableCode
+from billing.models import DeadLetter, LedgerTransaction, Price, ReconcileReport, RedeemableCode, TaskRun
 from billing.services import codes, grants
 from billing.services import wallet as wallets
 from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
@@ -512,3 +512,11 @@ class DeadLetterAdmin(ReadOnly):
 
     list_display = ("at", "reason")
     ordering = ("-at",)
+
+
+@admin.register(TaskRun)
+class TaskRunAdmin(ReadOnly):
+    """What Celery last did of each kind, how long it took, and whether it failed."""
+
+    list_display = ("name", "started_at", "ended_at", "seconds", "error", "succeeded_at", "runs", "failures")
+    ordering = ("name",)

@@ -12,6 +12,7 @@ from billing.models.payment import Checkout, RedeemableCode
 from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
 from billing.models.statement import Statement, StatementLine, StatementNumber, StatementPosting
+from billing.models.task import TaskRun
 from billing.models.usage import (
     DeadLetter,
     DirtyBucket,
@@ -40,6 +41,7 @@ __all__ = (
     "StatementLine",
     "StatementNumber",
     "StatementPosting",
+    "TaskRun",
     "UsageEvent",
     "UsageRollup",
     "UsageSpan",

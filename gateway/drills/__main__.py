@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
 from pathlib import Path
 
 from gateway.embedded import ServiceError
@@ -32,7 +31,6 @@ def arguments() -> argparse.ArgumentParser:
         each.add_argument("--workers", type=int, default=4)
         each.add_argument("--relaxed", action="store_true")
         each.add_argument("--data-dir", type=Path, required=True)
-    drills.add_parser("rollups")
     return parser
 
 
@@ -41,8 +39,6 @@ def main() -> int:
     options = arguments().parse_args()
     # The default would leave every program running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if options.drill == "rollups":
-        roll_up()
     from gateway.drills.ground import DrillError, prepared
 
     def say(line: str) -> None:
@@ -66,24 +62,6 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201  # as above
         return 2
     return 1 if any(row.wrong for row in rows) else 0
-
-
-def roll_up() -> None:
-    """Recompute and post without a pause, until killed. The database may come and go."""
-    import django
-
-    django.setup()
-    from django.db import DatabaseError, connection
-
-    from billing import ledger, rollups
-
-    while True:
-        try:
-            rollups.refresh()
-            ledger.post_usage()
-        except DatabaseError:
-            connection.close()
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

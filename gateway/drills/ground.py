@@ -83,9 +83,13 @@ class Ground:
         """Start the shipper."""
         self._start("shipper", ("manage.py", "ship"), lambda: True)
 
-    def start_rollups(self) -> None:
-        """Start the process that recomputes rollups and posts to the ledger all the time."""
-        self._start("rollups", ("-m", "gateway.drills", "rollups"), lambda: True)
+    def start_celery(self) -> None:
+        """Start Celery's worker with its clock: rollups, postings, partitions."""
+        from gateway.processes import gateway_children
+
+        worker = next(child for child in gateway_children("", 0, 0) if child.name == "worker")
+        schedule = str(self.directory / "celerybeat-schedule")
+        self._start("celery", (*worker.command[1:], "--beat", "--schedule", schedule), lambda: True)
 
     def stop(self, name: str) -> None:
         """End a program in good order. Raises DrillError if it has to be killed."""
@@ -101,7 +105,7 @@ class Ground:
 
     def stop_all(self) -> None:
         """End what runs, the server first, whatever state it is in."""
-        for name in ("server", "shipper", "rollups", "simulator"):
+        for name in ("server", "shipper", "celery", "simulator"):
             if name in self._running:
                 with contextlib.suppress(DrillError):
                     self.stop(name)

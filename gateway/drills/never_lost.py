@@ -35,7 +35,7 @@ def run(ground: Ground, rounds: int, seconds: float, seed: int, say: Callable[[s
     payer = payers.everything()
     ground.start_server()
     ground.start_shipper()
-    ground.start_rollups()
+    ground.start_celery()
     found = []
     for number in range(1, rounds + 1):
         found.append(_round(ground, payer, number, seconds, seed + number))
@@ -84,7 +84,7 @@ def _load(ground: Ground, payer: Payer, stop: threading.Event, seed: int) -> cal
 
 def _strike(ground: Ground, dice: random.Random, seconds: float, copies: Path) -> list[str]:
     """Kill each program at a random moment within ``seconds``; returns the order."""
-    order = ["worker", "shipper", "rollups", "postgres", "redis", "worker"]
+    order = ["worker", "shipper", "celery", "postgres", "redis", "worker"]
     dice.shuffle(order)
     began = time.monotonic()
     moments = sorted(dice.uniform(0.1, 0.95) * seconds for _ in order)
@@ -97,9 +97,9 @@ def _strike(ground: Ground, dice: random.Random, seconds: float, copies: Path) -
             case "shipper":
                 ground.kill("shipper")
                 ground.start_shipper()
-            case "rollups":
-                ground.kill("rollups")
-                ground.start_rollups()
+            case "celery":
+                ground.kill("celery")
+                ground.start_celery()
             case "postgres":
                 ground.kill_postgres()
             case _:

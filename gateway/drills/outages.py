@@ -69,7 +69,7 @@ def run(
     )
     ground.start_server()
     ground.start_shipper()
-    ground.start_rollups()
+    ground.start_celery()
     found = []
     for name, seconds, outage in (
         ("Redis frozen", redis_seconds, ground.frozen_redis),

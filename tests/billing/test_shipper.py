@@ -384,6 +384,38 @@ def test_after_kill_9_every_request_is_accounted_for_and_the_leases_return(
     assert letters(books) == []
 
 
+def test_of_heirs_that_race_as_processes_one_inherits(tmp_path: Path, books: Books) -> None:
+    from tests.stack import environment_for
+
+    worker = uuid4()
+    budget = books.budget(held="4")
+    books.lease(budget, worker, "4")
+    records = [books.end(f"r{number}", charge="0.01", budget_ids=[budget.id]) for number in range(40)]
+    killed_worker(tmp_path, worker, [books.begin("open", budget_ids=[budget.id]), *records])
+    heirs = [
+        subprocess.Popen(
+            [sys.executable, "manage.py", "ship", "--once", "--directory", str(tmp_path)],
+            cwd=ROOT,
+            env=environment_for(tmp_path),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    said = [heir.communicate(timeout=120) for heir in heirs]
+    done = [heir.returncode == 0 for heir in heirs]
+    assert any(done), said
+    # Those that were refused say why; those that came after the heir found nothing left.
+    assert all("Another shipper" in err for ok, (_, err) in zip(done, said, strict=True) if not ok), said
+    shipped = [out for ok, (out, _) in zip(done, said, strict=True) if ok]
+    assert max(shipped).startswith("41 events")
+    assert all(each.startswith("0 events") for each in sorted(shipped, reverse=True)[1:])
+    assert len(books.events()) == 41
+    assert books.counters(budget) == (Decimal("0.40"), Decimal(0))
+    assert books.leased(budget) == {}
+
+
 def test_winding_up_may_be_repeated_after_a_stop_midway(tmp_path: Path, books: Books) -> None:
     writer = JournalWriter(tmp_path, uuid4())
     writer.begin(books.begin("a"))
