@@ -28,6 +28,10 @@ WITHOUT_SERVICES = frozenset(
 )
 
 
+# These work as the owner of the tables, whatever DATABASE_ROLE says.
+AS_OWNER = frozenset({"flush", "migrate", "shots", "sqlflush"})
+
+
 def option(arguments: list[str], name: str) -> str | None:
     """The value of a long option, given as two words or one; None if absent."""
     for position, word in enumerate(arguments):
@@ -53,6 +57,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["up"] and (chosen := option(arguments, "--data-dir")):
         os.environ["WEIR_DATA_DIR"] = str(Path(chosen).expanduser().resolve())
+    if set(arguments[:1]) & AS_OWNER:
+        os.environ["DATABASE_ROLE"] = ""
     try:
         from django.core.management import execute_from_command_line
     except ImportError:

@@ -64,6 +64,11 @@ def ensure(cursor: Cursor, month: date) -> bool:
         "start": sql.Literal(f"{first_of(month)} 00:00:00+00"),
         "end": sql.Literal(f"{after(month)} 00:00:00+00"),
     }
+    # Only the owner of the table may do this, whatever role the connection works as.
+    cursor.execute("SELECT current_user")
+    role = sql.Identifier(cursor.fetchone()[0])
+    cursor.execute("SET LOCAL ROLE NONE")
     for statement in (_CREATE, _ATTACH, _GUARD):
         cursor.execute(sql.SQL(statement).format(**parts))
+    cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(role))
     return True

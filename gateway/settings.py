@@ -159,6 +159,11 @@ DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
 DATABASES["default"]["HOST"] = (
     DATABASES["default"].get("OPTIONS", {}).pop("host", None) or DATABASES["default"]["HOST"]
 )
+# DATABASE_ROLE: the role that connections work as; weir_app may add to the books and not change them.
+DATABASE_ROLE: str = env.str("DATABASE_ROLE", default="")
+if DATABASE_ROLE:
+    _options = DATABASES["default"].setdefault("OPTIONS", {})
+    _options["options"] = f"{_options.get('options', '')} -c role={DATABASE_ROLE}".strip()
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=0)
 DATABASES["default"]["ATOMIC_REQUESTS"] = False
 # REDIS_URL: rate limits and Celery's broker. Unset, manage.py starts an embedded one.

@@ -47,7 +47,7 @@ def database_dsn() -> str:
     parameters = connection.get_connection_params()
     kept = {
         name: parameters[name]
-        for name in ("host", "port", "user", "password", "dbname")
+        for name in ("host", "port", "user", "password", "dbname", "options")
         if parameters.get(name)
     }
     return make_conninfo(**kept, application_name="weir-v1")

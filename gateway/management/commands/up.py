@@ -21,6 +21,7 @@ import httpx
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from billing import database_role
 from gateway import embedded
 from gateway.processes import gateway_children, manage, simulator_child
 from gateway.supervisor import Supervisor
@@ -85,6 +86,9 @@ class Command(BaseCommand):
 
         # In processes of their own: this one read its settings before the services had addresses.
         self.prepare("the database", "migrate", "--no-input", "--verbosity", "0")
+        if settings.DEBUG:
+            # Made by the migration above; elsewhere the operator decides.
+            os.environ.setdefault("DATABASE_ROLE", database_role.ROLE)
         if not settings.DEBUG:
             self.prepare("static files", "collectstatic", "--no-input", "--verbosity", "0")
 
