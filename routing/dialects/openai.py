@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
-from routing.dialects.base import Dialect, Repaired
+from routing.dialects.base import PATHS, Dialect, Repaired
+from routing.dialects.chunks import StreamState
 from routing.dialects.demands import Demands
 from routing.table import DeploymentSpec
 
@@ -35,6 +37,29 @@ class Azure(Repaired):
     an id, choices without a delta. Models of others are hosted there too."""
 
     demands = Demands(developer=True)
+
+    def url(self, deployment: DeploymentSpec, endpoint: str, *, stream: bool = False) -> str:
+        """See Dialect. An address with an ``api-version`` is that of a resource, whose deployments have an
+        address each; without one it is that of the newer API, where the body names the deployment."""
+        base, _, query = deployment.provider.base_url.partition("?")
+        if "api-version=" not in query:
+            return super().url(deployment, endpoint, stream=stream)
+        root = base.rstrip("/")
+        if "/deployments/" not in root:
+            root = f"{root.removesuffix('/openai')}/openai/deployments/{quote(deployment.model, safe='')}"
+        return f"{root}{PATHS[endpoint]}?{query}"
+
+    def repair_chunk(self, state: StreamState, chunk: dict[str, Any]) -> list[dict[str, Any]]:
+        """See Dialect. What the filter says of the prompt comes alone, before the answer: it goes to the
+        client with the answer's first chunk."""
+        told = chunk.get("prompt_filter_results")
+        if told and not chunk.get("choices"):
+            state.counts["prompt_filter_results"] = told
+            return []
+        repaired = super().repair_chunk(state, chunk)
+        if repaired and "prompt_filter_results" in state.counts:
+            repaired[0]["prompt_filter_results"] = state.counts.pop("prompt_filter_results")
+        return repaired
 
     def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
         """See Dialect."""

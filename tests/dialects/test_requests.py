@@ -272,6 +272,31 @@ def test_that_an_answer_be_json_goes_as_it_is_where_only_a_schema_is_not_underst
     assert (body["response_format"], body["messages"]) == ({"type": "json_object"}, SAY)
 
 
+@pytest.mark.parametrize(
+    ("base_url", "address"),
+    [
+        ("https://r.openai.azure.com/openai/v1", "https://r.openai.azure.com/openai/v1/chat/completions"),
+        (
+            "https://r.openai.azure.com?api-version=2024-10-21",
+            "https://r.openai.azure.com/openai/deployments/my%20gpt/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            "https://r.openai.azure.com/openai/?api-version=2024-10-21",
+            "https://r.openai.azure.com/openai/deployments/my%20gpt/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            "https://r.openai.azure.com/openai/deployments/other?api-version=1",
+            "https://r.openai.azure.com/openai/deployments/other/chat/completions?api-version=1",
+        ),
+    ],
+)
+def test_azure_is_addressed_by_deployment_where_a_version_is_given(base_url: str, address: str) -> None:
+    provider = ProviderSpec(1, "p", KINDS["azure"], base_url, 1, 1, 1, 1)
+    deployment = DeploymentSpec(1, "d", "my gpt", provider, None, None, None)
+    assert dialect("azure").url(deployment, "chat.completions") == address
+    assert dialect("azure").headers("k", "r")["api-key"] == "k"
+
+
 def test_azure_refuses_a_tool_choice_without_tools() -> None:
     assert "tool_choice" not in sent("azure", tool_choice="auto")[0]
 

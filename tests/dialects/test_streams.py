@@ -183,6 +183,13 @@ def test_reasoning_details_stay_beside_the_text_made_of_them() -> None:
     assert delta["reasoning_details"] == [{"type": "reasoning.text", "text": "Hm", "index": 0}]
 
 
+def test_what_azures_filter_says_of_the_prompt_comes_with_the_first_chunk() -> None:
+    replay = replay_named("azure-filter-annotations")
+    first, *rest = chunks(scan(replay, replay.raw)[0])
+    assert first["prompt_filter_results"] == [{"prompt_index": 0, "content_filter_results": {}}]
+    assert not any("prompt_filter_results" in chunk for chunk in rest)
+
+
 def test_two_choices_are_kept_apart() -> None:
     def both(delta: Any, finish: str | None = None) -> bytes:
         made = {"id": "c", "choices": [{"index": i, "delta": delta, "finish_reason": finish} for i in (0, 1)]}

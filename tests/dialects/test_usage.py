@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from billing.token_usage import TokenUsage, from_openai
+from billing.token_usage import OPENAI, TokenUsage, from_anthropic, from_gemini, from_openai
 from gateway.v1.repairing import RepairingScanner
 from routing.dialects import dialect
 from routing.dialects.anthropic import answers as anthropic
@@ -85,6 +86,43 @@ def test_elsewhere_the_cache_is_within_the_prompt_and_reasoning_within_the_answe
     if prompt + output:
         assert (usage.cached_input, usage.reasoning) == (min(cached, prompt), min(thought, output))
     assert usage.total == prompt + output
+
+
+@given(COUNT, COUNT, COUNT, COUNT)
+def test_what_is_written_to_the_cache_for_an_hour_stays_apart(
+    given_input: int, written: int, for_hour: int, output: int
+) -> None:
+    counts = {
+        "input_tokens": given_input,
+        "cache_creation_input_tokens": written + for_hour,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": written,
+            "ephemeral_1h_input_tokens": for_hour,
+        },
+        "output_tokens": output,
+    }
+    expected = from_anthropic(counts)
+    if expected is not None:
+        assert classes(anthropic.usage_of(counts)) == replace(expected, semantics=OPENAI)
+
+
+@given(COUNT, COUNT, COUNT, COUNT, COUNT)
+def test_sound_and_pictures_stay_apart(text: int, audio: int, image: int, cached: int, answer: int) -> None:
+    prompt = text + audio + image
+    counts = {
+        "promptTokenCount": prompt,
+        "cachedContentTokenCount": min(cached, text),
+        "candidatesTokenCount": answer + 3,
+        "promptTokensDetails": [
+            {"modality": "AUDIO", "tokenCount": audio},
+            {"modality": "IMAGE", "tokenCount": image},
+            {"modality": "TEXT", "tokenCount": text},
+        ],
+        "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 3}],
+    }
+    expected = from_gemini(counts)
+    assert expected is not None
+    assert classes(gemini.usage_of(counts)) == replace(expected, semantics=OPENAI)
 
 
 MEMBERS = (

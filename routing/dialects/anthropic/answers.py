@@ -108,11 +108,15 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:
     output = _count(usage.get("output_tokens"))
     details = _mapping(usage.get("output_tokens_details"))
     reasoning = _count(details.get("thinking_tokens") or details.get("reasoning_tokens"))
+    prompt_details: dict[str, Any] = {"cached_tokens": read, "cache_write_tokens": written}
+    if isinstance(usage.get("cache_creation"), dict):
+        # What was written for an hour has a price of its own.
+        prompt_details["cache_creation"] = usage["cache_creation"]
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
+        "prompt_tokens_details": prompt_details,
         "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
 

@@ -70,13 +70,32 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, Any] | None:
     if not prompt + output:
         return None
     cached = min(_count(usage.get("cachedContentTokenCount")), prompt)
+    asked, read, told = (
+        usage.get(name) for name in ("promptTokensDetails", "cacheTokensDetails", "candidatesTokensDetails")
+    )
+    prompt_details, details = {"cached_tokens": cached}, {"reasoning_tokens": thoughts}
+    for modality in ("AUDIO", "IMAGE"):
+        member = f"{modality.lower()}_tokens"
+        if heard := max(_of(asked, modality) - _of(read, modality), 0):
+            prompt_details[member] = heard
+        if made := _of(told, modality):
+            details[member] = made
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": cached},
-        "completion_tokens_details": {"reasoning_tokens": thoughts},
+        "prompt_tokens_details": prompt_details,
+        "completion_tokens_details": details,
     }
+
+
+def _of(details: Any, modality: str) -> int:
+    """The tokens of one modality in a list of ``{modality, tokenCount}``."""
+    return sum(
+        _count(each.get("tokenCount"))
+        for each in _list(details)
+        if isinstance(each, dict) and each.get("modality") == modality
+    )
 
 
 def embeddings(answer: Mapping[str, Any]) -> dict[str, Any]:
