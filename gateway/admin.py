@@ -204,7 +204,7 @@ class ModelGroupAdmin(Served):
 
     list_display = ("name", "strategy")
     NAMES: ClassVar[tuple[str, ...]] = (
-        *("strategy", "fallbacks", "rules", "max_cost", "regions", "pin"),
+        *("strategy", "fallbacks", "rules", "max_cost", "regions", "pin", "affinity"),
         *("structured_output", "validate_tools", "unsupported_params"),
     )
     fields = ("name", *NAMES)

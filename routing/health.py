@@ -83,12 +83,18 @@ class Health:
                 return circuit.why
         return ""
 
-    def enter(self, deployment_id: int, credentials: Sequence[str], now: float) -> Visit | None:
-        """Leave for an attempt, with a credential by chance among those that work; None: not now."""
+    def enter(
+        self, deployment_id: int, credentials: Sequence[str], now: float, preferred: str = ""
+    ) -> Visit | None:
+        """Leave for an attempt, with the ``preferred`` credential or else one by chance, among those that
+        work; None: not now."""
         if deployment_id not in self._troubled:
-            index = self._random.randrange(len(credentials)) if len(credentials) > 1 else 0
+            if preferred in credentials:
+                index = credentials.index(preferred)
+            else:
+                index = self._random.randrange(len(credentials)) if len(credentials) > 1 else 0
         else:
-            found = self._credential(deployment_id, credentials, now)
+            found = self._credential(deployment_id, credentials, now, preferred)
             own = self._circuits.get((deployment_id, ""))
             if found is None or (own is not None and not own.passes(now)):
                 return None
@@ -111,7 +117,9 @@ class Health:
                 visit.probes.append(key)
         return visit
 
-    def _credential(self, deployment_id: int, credentials: Sequence[str], now: float) -> int | None:
+    def _credential(
+        self, deployment_id: int, credentials: Sequence[str], now: float, preferred: str
+    ) -> int | None:
         closed, due = [], []
         for index, fingerprint in enumerate(credentials):
             circuit = self._circuits.get((deployment_id, fingerprint))
@@ -119,6 +127,8 @@ class Health:
                 closed.append(index)
             elif circuit.passes(now):
                 due.append(index)
+        if not due and preferred in credentials and credentials.index(preferred) in closed:
+            return credentials.index(preferred)
         # Who is due again is tried before the others: its failure moves on, and only so it comes back.
         return self._random.choice(due or closed) if due or closed else None
 

@@ -91,6 +91,8 @@ class ModelGroup(models.Model):
     )
     # Whether clients may ask for one of its deployments, as group/deployment.
     pin = models.BooleanField(default=True, db_default=True)
+    # Whether a conversation goes on where its prompt is cached, while that saves money.
+    affinity = models.BooleanField(default=True, db_default=True)
     # What becomes of an answer that breaks the schema asked for, where a provider cannot be held to it.
     structured_output = models.CharField(
         max_length=10, choices=structured_output_choices, default="repair", db_default="repair"

@@ -89,6 +89,8 @@ class GroupSpec:
     structured_output: str = "repair"
     validate_tools: bool = False
     unsupported_params: str = "map"
+    # Whether a conversation goes on where its prompt is cached, while that saves money.
+    affinity: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ FROM routing_deployment
 """
 _GROUPS = """
 SELECT id, name, extract(epoch FROM created_at)::bigint AS created, strategy, fallbacks, rules,
-       max_cost, regions, pin, structured_output, validate_tools, unsupported_params
+       max_cost, regions, pin, structured_output, validate_tools, unsupported_params,
+       affinity
 FROM routing_modelgroup
 """
 _MEMBERS = (
@@ -188,4 +191,5 @@ def _group(row: dict[str, Any], members: tuple[Member, ...]) -> GroupSpec:
         row["structured_output"],
         row["validate_tools"],
         row["unsupported_params"],
+        row["affinity"],
     )

@@ -138,6 +138,7 @@ def _group(group: ModelGroup) -> dict[str, Any]:
         max_cost=_money(group.max_cost) if group.max_cost is not None else None,
         regions=group.regions,
         pin=None if group.pin else False,
+        affinity=None if group.affinity else False,
         structured_output=None if group.structured_output == "repair" else group.structured_output,
         validate_tools=group.validate_tools or None,
         unsupported_params=None if group.unsupported_params == "map" else group.unsupported_params,

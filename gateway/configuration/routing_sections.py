@@ -95,7 +95,9 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
             row.name: row for row in Deployment.objects.filter(name__in=[p.name for p in block.deployments])
         }
         places = [Place(known[place.name], place.priority, place.weight) for place in block.deployments]
-        bounds: dict[str, Any] = {"max_cost": block.max_cost, "regions": block.regions, "pin": block.pin}
+        bounds: dict[str, Any] = {
+            name: getattr(block, name) for name in ("max_cost", "regions", "pin", "affinity")
+        }
         bounds |= {"structured_output": block.structured_output, "validate_tools": block.validate_tools}
         bounds["unsupported_params"] = block.unsupported_params
         group = ModelGroup.objects.filter(name=block.name).first()

@@ -172,6 +172,7 @@ class GroupBlock(Block):
     max_cost: Amount | None = None
     regions: Regions | None = None
     pin: bool = True
+    affinity: bool = True
     structured_output: StructuredOutput = "repair"
     validate_tools: bool = False
     unsupported_params: UnsupportedParams = "map"

@@ -230,6 +230,8 @@ class App:
         # Model listings and strangers are not usage.
         if self.worker is not None and exchange.principal is not None and exchange.endpoint:
             self.worker.journal.end(exchange, usage)
+            if exchange.conversation and end_reason == "completed":
+                self.worker.affinity.answered(exchange, usage)
         for grant in call.grants:
             grant.settle(exchange.charge, usage.total)
 

@@ -70,6 +70,8 @@ class Offer:
     candidate: Candidate
     cost_rates: Rates
     price_rates: Rates | None
+    # Fingerprint of the credential to ask with if it works; empty: any.
+    credential: str = ""
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class Exchange:
     usage: TokenUsage | None = None
     # Where it reports nothing: what was seen of the answer.
     seen_output_tokens: int = 0
+    # The conversation it goes on with, where that can matter for who answers; empty otherwise.
+    conversation: bytes = b""
     # Whether a provider has the request.
     sent: bool = False
     # Whether the client has the start of the answer.

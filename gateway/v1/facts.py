@@ -56,6 +56,8 @@ class Facts:
     tells_bound: bool = False
     # The deployment that was asked for by name, as group/deployment; ``model`` is then the group alone.
     pin: str = ""
+    # From the header X-Session-Id.
+    session: str = ""
     # From the headers X-Weir-Max-Cost (US dollars) and X-Weir-Region; None: not sent.
     max_cost: Decimal | None = None
     regions: frozenset[str] | None = None
@@ -198,6 +200,9 @@ def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
 def narrow(facts: Facts, headers: dict[bytes, bytes]) -> None:
     """Take over what headers say about where the request may go; raises InvalidRequest naming the header."""
     ceiling, regions = headers.get(b"x-weir-max-cost"), headers.get(b"x-weir-region")
+    session = headers.get(b"x-session-id")
+    if session is not None:
+        facts.session = session.decode("latin-1")
     if ceiling is not None:
         text = ceiling.decode("latin-1").strip()
         if not _DOLLARS.fullmatch(text):

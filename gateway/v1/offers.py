@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING
 
+from gateway.v1.affinity import LEAST_TOKENS, conversation_of, keep
 from gateway.v1.bounds import most
 from gateway.v1.errors import InvalidRequest, NotAllowed, NotFound, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
@@ -56,9 +58,12 @@ def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
         if problem.reason == "unpriced":
             raise _unpriced(group.name, facts) from None
         raise _unserved(problem) from None
+    found, credential = _where_cached(worker, exchange, found)
     offers = _priced(worker, exchange, found)
     if not offers:
         raise _unpriced(group.name, facts)
+    if credential:
+        offers[0] = replace(offers[0], credential=credential)
     if not worker.pulse.available(offers[0].candidate.deployment):
         # The available ones come first, so there is none.
         raise unserved(worker.pulse, [offer.candidate.deployment for offer in offers])
@@ -83,6 +88,26 @@ def offers_after(worker: Worker, exchange: Exchange, reason: str, tried: set[int
     need = policy.routed(worker.table, asked, _need(exchange), principal.may_use).need
     found = policy.fallbacks(worker.table, names, need, signals, _random, principal.may_use, tried)
     return _priced(worker, exchange, found)
+
+
+def _where_cached(worker: Worker, exchange: Exchange, found: list[Candidate]) -> tuple[list[Candidate], str]:
+    """The candidates, first of them who has the conversation's prompt cached, if that saves money; and the
+    credential to ask that one with."""
+    facts, principal = exchange.facts, exchange.principal
+    assert facts is not None and principal is not None  # noqa: S101, PT018  # read before routing
+    first = found[0]
+    if (
+        exchange.endpoint != "chat.completions"
+        or not first.group.affinity
+        or (len(found) == 1 and len(first.deployment.provider.secrets) < 2)
+        or facts.input_tokens < LEAST_TOKENS
+    ):
+        return found, ""
+    exchange.conversation = conversation_of(facts, principal.organization_id)
+    home = worker.affinity.home(exchange.conversation)
+    if home is None:
+        return found, ""
+    return keep(found, home, facts, worker.pulse, worker.rates, exchange)
 
 
 def may_pin(group: GroupSpec, name: str) -> bool:

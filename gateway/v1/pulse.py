@@ -71,10 +71,11 @@ class Pulse:
 
     # --- attempts --------------------------------------------------------------------------------
 
-    def enter(self, deployment: DeploymentSpec) -> Visit | None:
-        """Leave to ask a deployment, and with which credential; None: not now."""
+    def enter(self, deployment: DeploymentSpec, preferred: str = "") -> Visit | None:
+        """Leave to ask a deployment, and with which credential, ``preferred`` (a fingerprint) if it works;
+        None: not now."""
         now = self.clock()
-        visit = self.health.enter(deployment.id, fingerprints(deployment.provider), now)
+        visit = self.health.enter(deployment.id, fingerprints(deployment.provider), now, preferred)
         if visit is not None:
             feel = self._feel[deployment.id]
             feel.in_flight += 1

@@ -76,7 +76,7 @@ class Turns:
             left = self._left()
             if left is not None and left < LEAST_WAIT:
                 return None
-            visit = self._pulse.enter(deployment)
+            visit = self._pulse.enter(deployment, offer.credential)
             if visit is None or not await self._claims(visit):
                 continue
             self.tried.add(deployment.id)

@@ -18,6 +18,7 @@ from billing.leases import LeaseBook
 from billing.rate_limits import RateLimiter
 from gateway.v1 import rates
 from gateway.v1.admission import Admission
+from gateway.v1.affinity import Affinity
 from gateway.v1.board import Board
 from gateway.v1.capacity import Capacity
 from gateway.v1.journal import Journal
@@ -91,11 +92,13 @@ class Worker:
         self.admission = Admission(self._leases, self._limiter)
         self._board = Board(settings.REDIS_URL, self.pulse)
         self.pulse.ask_others = self._board.claims
+        self.affinity = Affinity(settings.REDIS_URL)
         await self.reload()
         self._tasks = [
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._maintain()),
             asyncio.create_task(self._board.run()),
+            asyncio.create_task(self.affinity.run()),
         ]
 
     async def stop(self) -> None:
@@ -109,6 +112,7 @@ class Worker:
             logger.warning("Leases could not be returned; the shipper will.", exc_info=True)
         self._writer.close()
         await self._board.close()
+        await self.affinity.close()
         await self._limiter.close()
         await self.upstream.close()
         await self.pool.close()

@@ -16,9 +16,9 @@ from routing.models import Deployment, GroupDeployment, ModelGroup
 from tenants.models import Plan, Team, User
 from tenants.services import audit, rows
 
-CHANGEABLE = frozenset({"strategy", "fallbacks", "rules", "max_cost", "regions", "pin"}) | frozenset(
-    {"structured_output", "validate_tools", "unsupported_params"}
-)
+CHANGEABLE = frozenset(
+    {"strategy", "fallbacks", "rules", "max_cost", "regions", "pin", "affinity"}
+) | frozenset({"structured_output", "validate_tools", "unsupported_params"})
 
 
 class ModelGroupError(ValueError):
@@ -64,10 +64,10 @@ def check_served(group: ModelGroup) -> None:
     if links["rules"] or links["on_error"]:
         return
     for place in group.members.select_related("deployment"):
-        # Prices are kept by billing, which stands on routing; a row without input ended a price.
+        # Prices are kept by billing, which stands on routing; a row without any rate ended a price.
         price = place.deployment.prices.filter(effective_from__lte=timezone.now())
         latest = price.order_by("-effective_from", "-pk").first()
-        if latest is not None and latest.input is not None:
+        if latest is not None and latest.rates.priced:
             return
     raise UnpricedGroup(
         f"No deployment of {group.name} has a price, so nothing would be served: "
@@ -122,6 +122,7 @@ def create_model_group(
     max_cost: Decimal | None = None,
     regions: Sequence[str] | None = None,
     pin: bool = True,
+    affinity: bool = True,
     structured_output: str = "repair",
     validate_tools: bool = False,
     unsupported_params: str = "map",
@@ -130,7 +131,8 @@ def create_model_group(
     """A new model group over ``places``.
 
     ``max_cost`` is what one request may be charged at most, in US dollars; ``regions`` are those of
-    deployments it may use, None: all; ``pin``: whether clients may ask for one of them by name.
+    deployments it may use, None: all; ``pin``: whether clients may ask for one of them by name;
+    ``affinity``: whether a conversation goes on where its prompt is cached.
     ``structured_output`` and ``unsupported_params`` are words of ``routing.exactness``.
     ``check_links`` False leaves links and prices to a caller that makes several things and checks them
     itself. Raises ``ModelGroupExists``, ``MissingModelGroup``, ``FallbackCycle``, ``BadLinks``,
@@ -144,6 +146,7 @@ def create_model_group(
         max_cost=max_cost,
         regions=None if regions is None else list(regions),
         pin=pin,
+        affinity=affinity,
         structured_output=structured_output,
         validate_tools=validate_tools,
         unsupported_params=unsupported_params,
