@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 
@@ -44,3 +45,80 @@ class StoredResponse(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+def channel_choices() -> list[tuple[str, str]]:
+    """How a message travels."""
+    return [("email", "E-mail"), ("webhook", "Signed webhook"), ("slack", "Slack-compatible webhook")]
+
+
+def topic_choices() -> list[tuple[str, str]]:
+    """What a message is about."""
+    return [
+        ("budget", "Budget alerts"),
+        ("outage", "Provider outages"),
+        ("key_expiry", "Keys that end soon"),
+    ]
+
+
+def state_choices() -> list[tuple[str, str]]:
+    """How far a delivery is."""
+    return [("waiting", "Waiting"), ("sent", "Sent"), ("failed", "Failed")]
+
+
+class NotificationChannel(models.Model):
+    """Where an organization's messages go.
+
+    ``recipients`` are e-mail addresses, ``roles`` roles whose members get the mail. A webhook's address
+    and signing key are secrets: encrypted as credentials are, never shown again. ``host`` is the
+    part of the address that may be seen.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="channels")
+    kind = models.CharField(max_length=10, choices=channel_choices)
+    name = models.CharField(max_length=100)
+    topics = ArrayField(models.CharField(max_length=20, choices=topic_choices))
+    recipients = ArrayField(models.EmailField(), default=list, blank=True)
+    roles = ArrayField(models.CharField(max_length=10), default=list, blank=True)
+    host = models.CharField(max_length=253, blank=True)
+    ciphertext = models.BinaryField(null=True, blank=True)
+    # Since when nothing arrived; after a while the channel is switched off.
+    failing_since = models.DateTimeField(null=True, blank=True)
+    disabled_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar[models.Manager[NotificationChannel]] = owned_by("organization")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "name"], name="channel_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Delivery(models.Model):
+    """One message through one channel. ``about`` names its occasion, which is told once a channel."""
+
+    channel = models.ForeignKey(NotificationChannel, on_delete=models.CASCADE, related_name="deliveries")
+    topic = models.CharField(max_length=20)
+    about = models.CharField(max_length=200)
+    subject = models.CharField(max_length=200)
+    text = models.TextField()
+    state = models.CharField(max_length=10, choices=state_choices, default="waiting")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    next_at = models.DateTimeField(db_default=Now())
+    # A status or the kind of failure; never an address, an answer or a secret.
+    problem = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True)
+
+    objects: ClassVar[models.Manager[Delivery]] = owned_by("channel__organization")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["channel", "about"], name="told_once")]
+        indexes = [
+            models.Index(fields=["next_at"], condition=models.Q(state="waiting"), name="delivery_waiting")
+        ]
+
+    def __str__(self) -> str:
+        return self.subject

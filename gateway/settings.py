@@ -211,6 +211,9 @@ vars().update(EMAIL_CONFIG)
 # MAIL_FROM: the sender of invitations and password resets.
 DEFAULT_FROM_EMAIL: str = env.str("MAIL_FROM", default="weir@localhost")
 
+# WEBHOOK_PRIVATE_ADDRESSES: whether notifications may go to private networks, and over plain http.
+WEBHOOK_PRIVATE_ADDRESSES: bool = env.bool("WEBHOOK_PRIVATE_ADDRESSES", default=DEBUG)
+
 # --- The data plane ----------------------------------------------------------------------------
 
 # MAX_BODY_BYTES: a larger request body is refused with 413.

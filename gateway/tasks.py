@@ -8,6 +8,7 @@ from celery import shared_task
 
 from billing.tasks import PlatformTask
 from gateway.models import StoredResponse
+from gateway.notifications import occasions, sending
 
 # Rows deleted in one statement.
 BATCH = 5_000
@@ -22,3 +23,23 @@ def delete_expired_responses() -> None:
         StoredResponse.objects.filter(pk__in=ids).delete()
         if len(ids) < BATCH:
             return
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def notice() -> None:
+    """Look for what is worth telling, and queue it."""
+    now = datetime.now(UTC)
+    occasions.tell([*occasions.budget_alerts(now), *occasions.keys_that_end(now), *occasions.outages(now)])
+
+
+@shared_task(base=PlatformTask, soft_time_limit=30, time_limit=45)
+def deliver_due() -> None:
+    """Hand each delivery that is due to a task of its own, so that a slow receiver delays no other."""
+    for delivery_id in sending.claim_due(datetime.now(UTC)):
+        deliver.delay(delivery_id)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=45, time_limit=55)
+def deliver(delivery_id: int) -> None:
+    """One attempt at one delivery."""
+    sending.deliver(delivery_id, datetime.now(UTC))

@@ -36,6 +36,7 @@ class Permission(Enum):
     MANAGE_MEMBERS = "manage members"
     MANAGE_TEAMS = "manage teams"
     MANAGE_ORGANIZATION = "manage organization"  # settings, and who is an owner
+    MANAGE_NOTIFICATIONS = "manage notifications"  # who is told of budgets, outages and keys
     VIEW_AUDIT = "view audit"
 
 
@@ -44,7 +45,11 @@ _VIEWER = frozenset({P.VIEW, P.VIEW_OWN_USAGE})
 _MEMBER = _VIEWER | {P.MAKE_OWN_KEYS}
 _READER = _VIEWER | {P.VIEW_USAGE, P.VIEW_MONEY, P.VIEW_REQUESTS, P.EXPORT_USAGE}
 _FINANCE = _READER | {P.ADD_FUNDS}
-_ADMIN = _MEMBER | _READER | {P.MANAGE_KEYS, P.MANAGE_QUOTAS, P.MANAGE_MEMBERS, P.MANAGE_TEAMS, P.VIEW_AUDIT}
+_ADMIN = (
+    _MEMBER
+    | _READER
+    | {P.MANAGE_KEYS, P.MANAGE_QUOTAS, P.MANAGE_MEMBERS, P.MANAGE_TEAMS, P.MANAGE_NOTIFICATIONS, P.VIEW_AUDIT}
+)
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.OWNER: frozenset(Permission),

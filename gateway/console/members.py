@@ -44,6 +44,7 @@ EXPLAINED = {
     Permission.MANAGE_MEMBERS: "Invite, add and remove members and set their roles",
     Permission.MANAGE_TEAMS: "Create teams and choose who is in them",
     Permission.MANAGE_ORGANIZATION: "Make and remove owners",
+    Permission.MANAGE_NOTIFICATIONS: "Decide who is notified of what",
     Permission.VIEW_AUDIT: "See the audit log",
 }
 

@@ -13,6 +13,7 @@ from gateway.console import (
     keys,
     ledger,
     members,
+    notifications,
     overview,
     quotas,
     requests,
@@ -31,6 +32,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("funds/", include(funds.urlpatterns)),
     path("statements/", include(statements.urlpatterns)),
     path("requests/", include(requests.urlpatterns)),
+    path("notifications/", include(notifications.urlpatterns)),
     path("audit/", audit.audit, name="audit"),
 ]
 

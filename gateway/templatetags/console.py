@@ -239,6 +239,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Ledger", "ledger", "balance", (Permission.VIEW_MONEY,)),
     ("Statements", "statements", "statement", (Permission.VIEW_MONEY,)),
     ("Requests", "requests", "requests", (Permission.VIEW_REQUESTS,)),
+    ("Notifications", "notifications", "info", (Permission.MANAGE_NOTIFICATIONS,)),
     ("Audit", "audit", "audit", (Permission.VIEW_AUDIT,)),
 )
 

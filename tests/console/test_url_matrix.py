@@ -22,6 +22,7 @@ from billing.models import Checkout, LedgerEntry, LedgerTransaction
 from billing.services.codes import make_code
 from billing.services.quotas import set_quota
 from billing.statements.making import make_through
+from gateway.notifications.channels import add_channel
 from tenants.models import Membership, Organization, TeamMembership
 from tenants.permissions import Role
 from tenants.services.invitations import invite
@@ -70,6 +71,8 @@ READS: dict[str, tuple[int, ...]] = {
     "console:invitation_new": MANAGERS,
     "console:invitation_resend": WRITE_ONLY,
     "console:invitation_revoke": WRITE_ONLY,
+    "console:notifications": MANAGERS,
+    "console:notification_channel": WRITE_ONLY,
     "console:audit": MANAGERS,
     "console:costs": ALL,
     "console:costs_report": ALL,
@@ -103,6 +106,7 @@ WITH_OBJECT = (
     "console:key_revoke",
     "console:quota_save",
     "console:quota_raise",
+    "console:notification_channel",
     "console:member_role",
     "console:member_remove",
     "console:team",
@@ -152,6 +156,14 @@ WRITES = [
     Write("quota_save", (302, 302, 403, 403, 403, 404), {"concurrency": "3"}, {"layer": "key-{banner}"}),
     Write("quota_save", MANAGED, {"concurrency": "3"}, {"layer": "member-{member}"}),
     Write("quota_raise", (302, 302, 403, 403, 403, 302), {"to": "9", "until_at": "2099-01-01T00:00"}),
+    Write(
+        "notifications",
+        MANAGED,
+        {"kind": "email", "name": "Mail", "topics": ["budget"], "recipients": "a@acme.example"},
+    ),
+    Write("notification_channel", MANAGED, {"do": "test"}),
+    Write("notification_channel", MANAGED, {"do": "off"}),
+    Write("notification_channel", MANAGED, {"do": "remove"}),
     Write("member_add", MANAGED, {"email": "new@acme.example", "role": "member"}),
     # Only owners make owners, and only owners change them.
     Write("member_add", (302, 422, 403, 403, 403, 403), {"email": "new@acme.example", "role": "owner"}),
@@ -202,6 +214,7 @@ class World:
         objects = {
             "key": of.batch.pk,
             "layer": f"team-{of.search.pk}",
+            "channel": self.ids[f"channel_of_{of.organization.slug}"],
             "quota": self.ids[f"quota_of_{of.organization.slug}"],
             "member": self.people["member"].pk if of is self.acme else of.ann.pk,
             "team": of.search.pk,
@@ -256,6 +269,17 @@ def world() -> World:
         ).pk
         for tenant in (acme, globex)
     }
+    for tenant in (acme, globex):
+        with scopes_disabled():
+            channel, _ = add_channel(
+                acting_user=None,
+                organization=tenant.organization,
+                kind="email",
+                name=f"{tenant.organization.slug} mail",
+                topics=["budget"],
+                roles=["admin"],
+            )
+        quotas[f"channel_of_{tenant.organization.slug}"] = channel.pk
     statements = {}
     for tenant in (acme, globex):
         with scopes_disabled():

@@ -35,6 +35,7 @@ GRAVE = {"serious", "critical"}
 NO_PAGE = {
     "quota_save",
     "quota_raise",
+    "notification_channel",
     "member_add",
     "member_role",
     "team_new",
@@ -83,6 +84,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "keys",
             "key_new",
             "quotas",
+            "notifications",
             "members",
             "invitation_new",
             "roles",

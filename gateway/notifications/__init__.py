@@ -1,0 +1,1 @@
+"""Messages to organizations: what is worth telling, through which channels, and their delivery."""
