@@ -18,6 +18,8 @@ from billing import ledger, partitions, reconcile, rollups
 from billing.calendars import period_bounds
 from billing.models import Budget, Lease, Quota
 from billing.money import rounded
+from billing.payments.dummy import DummyProvider
+from billing.services import checkouts
 from billing.services.grants import give_grant
 from billing.services.prices import set_price
 from billing.services.quotas import raise_quota, set_quota
@@ -66,6 +68,8 @@ class Sample:
     request: str
     # The number of acme's newest.
     statement: str
+    # The reference of a payment that was begun.
+    checkout: str
     # A budget that is raised for a while.
     raised: int
 
@@ -441,6 +445,13 @@ def make_sample() -> Sample:
         reference="promo-2026-11",
     )
     statements = making.make_due()
+    begun = checkouts.start(
+        acting_user=people["ann"].user,
+        organization=acme,
+        provider=DummyProvider("sample"),
+        amount=Decimal(25),
+        return_url="http://127.0.0.1/{reference}",
+    )
     reconcile.record(reconcile.compare())
     return Sample(
         acme=acme,
@@ -455,4 +466,5 @@ def make_sample() -> Sample:
         request=request,
         raised=_raised(acme),
         statement=statements[-1].number,
+        checkout=begun.reference,
     )

@@ -48,6 +48,8 @@ NO_PAGE = {
     "ledger_csv",
     "statement_csv",
     "statement_pdf",
+    "code_redeem",
+    "payment_webhook",
 }
 
 
@@ -104,6 +106,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
         if name not in {"key", "request", "roles"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
+    yield Shot("checkout", reverse("console:checkout", args=[acme, sample.checkout]), owner)
     yield Shot("statement", reverse("console:statement", args=[acme, sample.statement]), owner)
     yield Shot(
         "statement-narrow", reverse("console:statement", args=[acme, sample.statement]), owner, narrow=True
