@@ -20,7 +20,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django_scopes import scope
 
 from billing.calendars import midnight
-from billing.models import DeadLetter, LedgerTransaction, Price, ReconcileReport, RedeemableCode, TaskRun
+from billing.models import (
+    DeadLetter,
+    ExchangeRate,
+    LedgerTransaction,
+    Price,
+    ReconcileReport,
+    RedeemableCode,
+    TaskRun,
+)
 from billing.services import codes, grants
 from billing.services import wallet as wallets
 from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
@@ -271,6 +279,14 @@ class RedeemableCodeAdmin(Served):
         made, text = codes.make_code(acting_user=operator(request), **values)
         obj.pk = made.pk
         self.message_user(request, f"{text} is worth {made.amount:f} US dollars. It is not shown again.")
+
+
+@admin.register(ExchangeRate)
+class ExchangeRateAdmin(ReadOnly):
+    """Exchange rates, newest first; they are entered by the configuration file and never changed."""
+
+    list_display = ("currency", "rate", "effective_from")
+    ordering = ("-effective_from",)
 
 
 @admin.register(Plan)

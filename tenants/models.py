@@ -105,6 +105,10 @@ class Organization(models.Model):
     credit_limit = models.DecimalField(max_digits=24, decimal_places=12, null=True, blank=True)
     # Share added to the provider's cost where a model group has no price of its own.
     markup = models.DecimalField(max_digits=9, decimal_places=6, default=0)
+    # In which it sees its amounts and is invoiced (ISO 4217); the books are in US dollars.
+    currency = models.CharField(
+        max_length=3, default="USD", db_default="USD", validators=[RegexValidator(r"^[A-Z]{3}\Z")]
+    )
     # Whether an answer is shortened to what a hard budget has left, rather than refused.
     lower_max_tokens = models.BooleanField(default=False, db_default=False)
     # Whether responses of /v1/responses are kept, with what was asked, for the next to go on from.

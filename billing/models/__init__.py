@@ -1,5 +1,6 @@
 """What it costs. The models stand in files by subject; import them from here."""
 
+from billing.models.exchange_rate import ExchangeRate
 from billing.models.ledger import (
     CUSTOMER_ACCOUNTS,
     AccountBalance,
@@ -29,6 +30,7 @@ __all__ = (
     "Checkout",
     "DeadLetter",
     "DirtyBucket",
+    "ExchangeRate",
     "Grant",
     "Lease",
     "LedgerEntry",

@@ -14,7 +14,7 @@ from gateway.configuration.references import check_references
 from gateway.configuration.routing_sections import apply_deployment, apply_model_group, apply_provider
 from gateway.configuration.run import Run
 from gateway.configuration.schema import Configuration, check
-from gateway.configuration.tenant_sections import apply_organization, apply_plan
+from gateway.configuration.tenant_sections import apply_exchange_rate, apply_organization, apply_plan
 
 # One apply at a time: a number of PostgreSQL's advisory locks, with no meaning of its own.
 LOCK = 0x57_65_69_72
@@ -70,6 +70,8 @@ def apply_configuration(
 
 
 def _match(run: Run, configuration: Configuration) -> None:
+    for index, rate in enumerate(configuration.exchange_rates):
+        apply_exchange_rate(run, rate, ("exchange_rates", index))
     for index, provider in enumerate(configuration.providers):
         apply_provider(run, provider, ("providers", index))
     if run.problems:

@@ -12,7 +12,7 @@ import yaml
 from django_scopes import scope
 
 from billing.calendars import midnight, zone
-from billing.models import Price
+from billing.models import ExchangeRate, Price
 from billing.money import plain
 from billing.services.prices import price_in_force
 from billing.services.quotas import Target
@@ -236,6 +236,7 @@ def _organization(organization: Organization) -> dict[str, Any]:
             store_responses=organization.store_responses or None,
             regions=organization.regions,
             hidden_headers=organization.hidden_headers,
+            currency=organization.currency if organization.currency != "USD" else None,
             prices=_own_prices(organization),
         )
         members = Membership.objects.select_related("user").order_by("user__email")
@@ -251,6 +252,16 @@ def _organization(organization: Organization) -> dict[str, Any]:
                 teams=[_team(team, organization) for team in Team.objects.order_by("slug")],
             ),
         }
+
+
+def _exchange_rate(row: ExchangeRate) -> dict[str, Any]:
+    begins = row.effective_from.astimezone(UTC)
+    whole_day = midnight(begins.date(), "UTC") == begins
+    return {
+        "currency": row.currency,
+        "rate": _share(row.rate),
+        "effective_from": begins.date() if whole_day else begins.isoformat(),
+    }
 
 
 def export() -> str:
@@ -275,6 +286,9 @@ def export() -> str:
         else:
             organizations.append(_organization(organization))
     document = {
+        "exchange_rates": [
+            _exchange_rate(row) for row in ExchangeRate.objects.order_by("currency", "effective_from")
+        ],
         "providers": [_provider(row, taken) for row in Provider.objects.order_by("name")],
         "deployments": deployments,
         "model_groups": [_group(row) for row in ModelGroup.objects.order_by("name")],

@@ -90,6 +90,12 @@ def _address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _currency(value: str) -> str:
+    if not re.fullmatch("[A-Z]{3}", value):
+        raise ValueError("must be a currency's three letters, such as EUR")
+    return value
+
+
 def _time_zone(value: str) -> str:
     zone(value)
     return value
@@ -118,6 +124,7 @@ def _moment(value: Any) -> date | datetime:
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]
 Share = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_whole_share)]
 Markup = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_markup)]
+Currency = Annotated[str, AfterValidator(_currency)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Secret = Annotated[str, Field(min_length=1, max_length=10_000)]
 Word = Annotated[str, AfterValidator(_word)]

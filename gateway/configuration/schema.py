@@ -19,6 +19,7 @@ from gateway.configuration.problems import Path, Problem
 from gateway.configuration.scalars import (
     Address,
     Amount,
+    Currency,
     Email,
     HideableHeader,
     KindName,
@@ -277,6 +278,7 @@ class OrganizationBlock(Block):
     credit_limit: Amount | None = None
     balance: Amount | None = None
     markup: Markup = Decimal(0)
+    currency: Currency = "USD"
     lower_max_tokens: bool = False
     store_responses: bool = False
     prices: dict[str, PriceBlock] = {}
@@ -295,9 +297,18 @@ class OrganizationBlock(Block):
         return self
 
 
+class ExchangeRateBlock(Block):
+    """How much of a currency one US dollar is, from a date on."""
+
+    currency: Currency
+    rate: Amount
+    effective_from: Moment
+
+
 class Configuration(Block):
     """The whole file."""
 
+    exchange_rates: list[ExchangeRateBlock] = []
     providers: list[ProviderBlock] = []
     deployments: list[DeploymentBlock] = []
     model_groups: list[GroupBlock] = []

@@ -7,18 +7,28 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.utils import timezone
 from django_scopes import scope
 
 from billing.calendars import midnight
+from billing.currencies import rate_at
 from billing.models import LedgerEntry
 from billing.money import plain
+from billing.services.exchange_rates import set_exchange_rate
 from billing.services.wallet import set_terms, top_up, wallet
-from gateway.configuration.changes import SECRET, FieldChange, MadeKey
+from gateway.configuration.changes import SECRET, Change, FieldChange, MadeKey
 from gateway.configuration.price_blocks import match_own_prices
 from gateway.configuration.problems import Path
 from gateway.configuration.quota_blocks import match_quotas
 from gateway.configuration.run import Run, differences
-from gateway.configuration.schema import KeyBlock, OrganizationBlock, PlanBlock, TeamBlock, UserBlock
+from gateway.configuration.schema import (
+    ExchangeRateBlock,
+    KeyBlock,
+    OrganizationBlock,
+    PlanBlock,
+    TeamBlock,
+    UserBlock,
+)
 from gateway.models import AppliedObject
 from tenants import keys
 from tenants.models import ApiKey, Membership, Organization, Plan, Team, TeamMembership
@@ -50,6 +60,19 @@ def opening_balance(organization: Organization) -> Decimal | None:
             account="cash", transaction__reference=opening_reference(organization.slug)
         ).first()
     return None if entry is None else entry.amount
+
+
+def apply_exchange_rate(run: Run, block: ExchangeRateBlock, path: Path) -> None:
+    """Enter one rate. Rates the file no longer names stay, since amounts were converted by them."""
+    with run.at(path):
+        begins = block.effective_from
+        if not isinstance(begins, datetime):
+            begins = midnight(begins, "UTC")
+        row, new = set_exchange_rate(
+            acting_user=None, currency=block.currency, rate=block.rate, effective_from=begins
+        )
+        if new:
+            run.outcome.changes.append(Change("+", "exchange rate", str(row)))
 
 
 def apply_plan(run: Run, block: PlanBlock, path: Path) -> None:
@@ -85,11 +108,14 @@ def apply_organization(run: Run, block: OrganizationBlock, path: Path) -> None:
 
 
 def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
+    # What cannot be converted today could not be shown; raises NoExchangeRate.
+    rate_at(block.currency, timezone.now())
     wanted = {
         "name": block.name,
         "plan": Plan.objects.get(name=block.plan) if block.plan is not None else None,
         "time_zone": block.time_zone,
         "markup": block.markup,
+        "currency": block.currency,
         "lower_max_tokens": block.lower_max_tokens,
         "store_responses": block.store_responses,
         "model_groups": block.model_groups,

@@ -44,6 +44,7 @@ CHANGEABLE = frozenset(
         "plan",
         "time_zone",
         "markup",
+        "currency",
         "model_groups",
         "lower_max_tokens",
         "store_responses",
@@ -84,6 +85,7 @@ def create_organization(
     billing: str = "postpaid",
     credit_limit: Decimal | None = None,
     markup: Decimal = Decimal(0),
+    currency: str = "USD",
     lower_max_tokens: bool = False,
     store_responses: bool = False,
     plan: Plan | None = None,
@@ -93,7 +95,8 @@ def create_organization(
 ) -> Organization:
     """A new tenant, without members, teams or money.
 
-    ``credit_limit`` is in US dollars, ``markup`` a share (0.2 adds a fifth). ``regions`` None: its
+    ``credit_limit`` is in US dollars, ``markup`` a share (0.2 adds a fifth), ``currency`` the one it
+    is invoiced in. ``regions`` None: its
     requests go anywhere; ``hidden_headers`` are of ``HIDEABLE_HEADERS``. Raises
     ``OrganizationExists``, ``UnknownTimeZone``, ``BadTerms``, ``InvalidRow``.
     """
@@ -107,6 +110,7 @@ def create_organization(
         billing=billing,
         credit_limit=credit_limit,
         markup=markup,
+        currency=currency,
         lower_max_tokens=lower_max_tokens,
         store_responses=store_responses,
         plan=plan,
