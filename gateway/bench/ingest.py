@@ -55,8 +55,6 @@ def main() -> int:
 
         with scopes_disabled():
             found = measure(options, ground.directory)
-    for name, value in found.items():
-        say(f"{name:.<58} {value}")
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0 if found["books"] == "balanced" else 1
@@ -66,22 +64,32 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Every figure, by its name."""
     from gateway.bench import month
 
-    found: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "load average before": round(os.getloadavg()[0], 2),
-    }
-    crowd = month.make_crowd(options.keys, options.members)
+    found: dict[str, Any] = {}
+
+    def keep(figures: dict[str, Any]) -> None:
+        found.update(figures)
+        for name, value in figures.items():
+            say(f"{name:.<58} {value}")
+
+    journal = directory / "bench-journal"
     began = time.monotonic()
+    keep(
+        {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cores": os.cpu_count(),
+            "load average before": round(os.getloadavg()[0], 2),
+            "events in the month": options.events,
+        }
+    )
+    crowd = month.make_crowd(options.keys, options.members)
     month.fill(options.events, options.keys, lambda done: say(f"filled {done:,} events"))
-    found["events in the month"] = options.events
-    found["filled in, s"] = round(time.monotonic() - began, 1)
-    found |= of_shipping(crowd, directory / "bench-journal", options.ship)
-    found |= of_rollups(crowd, directory / "bench-journal")
-    found |= of_spans()
-    found |= of_reports(crowd)
-    found |= of_a_busy_hour(crowd, directory / "bench-journal", options.busy_hour)
-    found |= {"books": of_books(), "load average after": round(os.getloadavg()[0], 2)}
+    keep({"filled in, s": round(time.monotonic() - began, 1)})
+    keep(of_shipping(crowd, journal, options.ship))
+    keep(of_rollups(crowd, journal))
+    keep(of_spans())
+    keep(of_reports(crowd))
+    keep(of_a_busy_hour(crowd, journal, options.busy_hour))
+    keep({"books": of_books(), "load average after": round(os.getloadavg()[0], 2)})
     return found
 
 
