@@ -16,10 +16,12 @@ from django.core.asgi import get_asgi_application
 
 django_application: Any = get_asgi_application()
 
+from gateway.draining import Draining, closing
 from gateway.v1 import websocket
 from gateway.v1.app import App
 
-v1 = App()
+draining = Draining()
+v1 = App(draining)
 
 
 async def application(
@@ -27,10 +29,12 @@ async def application(
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> None:
-    """Dispatch by path. ``/healthz`` answers 200 as soon as this worker serves ``/v1``."""
+    """Dispatch by path. ``/healthz`` answers 200 while this worker serves ``/v1`` and is not asked to end."""
     kind = scope["type"]
     if kind == "http":
         path: str = scope["path"]
+        if draining.begun:
+            send = closing(send)
         if path.startswith("/v1/") or path == "/v1":
             await v1(scope, receive, send)
         elif path == "/healthz":
@@ -44,8 +48,8 @@ async def application(
 
 
 async def _health(send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
-    ready = v1.worker is not None
-    body = b"ok" if ready else b"starting"
+    ready = v1.worker is not None and not draining.begun
+    body = b"ok" if ready else b"stopping" if draining.begun else b"starting"
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200 if ready else 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -60,6 +64,7 @@ async def _lifespan(
         if message["type"] == "lifespan.startup":
             try:
                 await v1.startup()
+                draining.follow(v1.busy, v1.leave_abandoned)
             except Exception as error:  # noqa: BLE001  # uvicorn is told, and ends the process
                 await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
                 return

@@ -8,7 +8,8 @@ from django.conf import settings
 
 from gateway.supervisor import Child
 
-DRAIN_SECONDS = 30
+# What the server gives its requests after the worker's own draining (gateway.draining), in seconds.
+LAST_SECONDS = 2
 
 
 def python(name: str, *words: str, stage: int, stop_seconds: float = 15.0) -> Child:
@@ -31,10 +32,10 @@ def gateway_children(host: str, port: int, workers: int) -> list[Child]:
         *("-m", "uvicorn", "gateway.asgi:application", "--host", host, "--port", str(port)),
         *("--workers", str(workers), "--loop", "uvloop", "--http", "httptools", "--lifespan", "on"),
         *("--ws", "none", "--no-access-log", "--no-server-header", "--log-level", "warning"),
-        *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", str(DRAIN_SECONDS)),
+        *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", str(LAST_SECONDS)),
         *("--timeout-worker-healthcheck", "30"),
         stage=0,
-        stop_seconds=DRAIN_SECONDS + 10,
+        stop_seconds=settings.SHUTDOWN_DELAY_SECONDS + settings.SHUTDOWN_SECONDS + LAST_SECONDS + 10,
     )
     worker = python(
         "worker",

@@ -226,6 +226,14 @@ RESPONSE_DAYS: int = env.int("RESPONSE_DAYS", default=30)
 MAX_IN_FLIGHT: int = env.int("MAX_IN_FLIGHT", default=2000)
 # MAX_BUFFERED_BYTES: bytes of request bodies a worker holds at a time; beyond it 503 at once.
 MAX_BUFFERED_BYTES: int = env.int("MAX_BUFFERED_BYTES", default=256 * 1024 * 1024)
+# ABANDONED_SECONDS, ABANDONED_TOKENS: after its client has left, a provider goes on for so long at
+# most, and for about so many tokens, so that its real usage is known; 0 seconds: it is stopped at once.
+ABANDONED_SECONDS: float = env.float("ABANDONED_SECONDS", default=2.0)
+ABANDONED_TOKENS: int = env.int("ABANDONED_TOKENS", default=256)
+# SHUTDOWN_DELAY_SECONDS: how long a worker that is asked to end takes new requests while /healthz fails.
+SHUTDOWN_DELAY_SECONDS: float = env.float("SHUTDOWN_DELAY_SECONDS", default=0.0)
+# SHUTDOWN_SECONDS: how long its requests may then take to finish; new ones are refused meanwhile.
+SHUTDOWN_SECONDS: float = env.float("SHUTDOWN_SECONDS", default=30.0)
 # RELOAD_POLL_SECONDS: how often a worker looks for changes if a notification was lost.
 RELOAD_POLL_SECONDS: float = env.float("RELOAD_POLL_SECONDS", default=5.0)
 # SHIP_INTERVAL_SECONDS: how often the shipper looks into the journal.

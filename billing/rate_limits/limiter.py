@@ -86,6 +86,14 @@ class RateLimiter:
                 self._refresher = asyncio.create_task(self._refresh())
         return ticket
 
+    def leave(self, ticket: Ticket) -> None:
+        """Free the slots of a request that goes on for nobody; ``release`` is still due for its tokens."""
+        if ticket.ended or ticket.left:
+            return
+        self._open.discard(ticket)
+        self._give_back(ticket, 0.0)
+        ticket.left = True
+
     def release(self, ticket: Ticket, used_tokens: int | None = None) -> None:
         """The request has ended; with ``used_tokens``, put its tokens right. Waits for nothing.
 
@@ -100,13 +108,17 @@ class RateLimiter:
         if difference < 0:
             # Of what was taken, a part has leaked out of the bucket since, and is not given twice.
             difference *= max(0.0, 1 - (self._clock() - ticket.taken_at) / MINUTE_SECONDS)
+        self._give_back(ticket, difference)
+
+    def _give_back(self, ticket: Ticket, difference: float) -> None:
+        """Free the ticket's slots, unless they are, and add ``difference`` to its tokens."""
         if ticket.local:
             self._share.release(ticket, difference, self.workers)
             return
         keys: list[str] = []
         arguments: list[str | int | float] = ["release", ticket.request_id, difference]
         for rule, key in zip(ticket.rules, ticket.keys, strict=True):
-            if rule.metric == CONCURRENCY or (rule.metric == TOKENS and difference):
+            if (rule.metric == CONCURRENCY and not ticket.left) or (rule.metric == TOKENS and difference):
                 keys.append(key)
                 arguments += (LETTERS[rule.metric], rule.limit)
         if keys:

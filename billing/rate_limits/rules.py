@@ -54,7 +54,7 @@ class Standing:
 class Ticket:
     """Leave for one request, to be handed to ``RateLimiter.release`` at its end."""
 
-    __slots__ = ("_levels", "ended", "keys", "local", "request_id", "rules", "taken_at", "tokens")
+    __slots__ = ("_levels", "ended", "keys", "left", "local", "request_id", "rules", "taken_at", "tokens")
 
     def __init__(
         self,
@@ -75,6 +75,8 @@ class Ticket:
         self.taken_at = taken_at
         self.local = local
         self.ended = False
+        # Whether its slots are free already.
+        self.left = False
         self._levels = levels
 
     @property

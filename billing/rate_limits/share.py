@@ -56,10 +56,11 @@ class Share:
         now = self._clock()
         for rule, key in zip(ticket.rules, ticket.keys, strict=True):
             if rule.metric == CONCURRENCY:
-                self._slots[key] -= 1
-                if self._slots[key] <= 0:
-                    del self._slots[key]
-            elif rule.metric == TOKENS and key in self._buckets:
+                if not ticket.left:
+                    self._slots[key] -= 1
+                    if self._slots[key] <= 0:
+                        del self._slots[key]
+            elif rule.metric == TOKENS and difference and key in self._buckets:
                 level = self._level(key, max(1, rule.limit // workers), now)
                 self._buckets[key] = (max(0.0, level + difference), now)
 

@@ -39,6 +39,11 @@ class Grant:
         """Whether what was reserved is also enough for ``offer``."""
         return most(facts, offer, markup) <= self.reservation.amount
 
+    def leave(self) -> None:
+        """The client has left while a provider goes on: its slot is free, its money is not yet."""
+        if self.ticket is not None:
+            self.limiter.leave(self.ticket)
+
     def settle(self, charge: Decimal, tokens: int) -> None:
         """The request cost ``charge`` US dollars and took ``tokens`` tokens."""
         self.reservation.settle(charge)

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from django.conf import settings
 
+from gateway.draining import Draining
 from gateway.v1.admission import Grant
 from gateway.v1.capacity import Hold
 from gateway.v1.endpoints import ENDPOINTS, Endpoint, errors_of
@@ -27,9 +28,9 @@ from gateway.v1.errors import (
 )
 from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
 from gateway.v1.facts import Facts, decode, narrow
+from gateway.v1.fetch import JSON_HEADERS
 from gateway.v1.offers import no_address, offers_after, offers_for, printable
 from gateway.v1.principals import Principal
-from gateway.v1.relay import JSON_HEADERS, cancelled_by
 from gateway.v1.resources import Asking, Resource, resource_at
 from gateway.v1.shown import Shown
 from gateway.v1.stream import error_event
@@ -43,6 +44,11 @@ logger = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+STOPPED = Unavailable(
+    "The gateway was stopped in the middle of this answer; it is not complete.", code="gateway_stopping"
+)
 
 
 @dataclass(slots=True)
@@ -77,10 +83,21 @@ class Call:
 
 
 class App:
-    """``/v1``. Created once a process; ``worker`` is set by the lifespan."""
+    """``/v1``. Created once a process; ``worker`` is set by the lifespan. While ``draining`` is refusing,
+    new requests are."""
 
-    def __init__(self) -> None:
+    def __init__(self, draining: Draining) -> None:
         self.worker: Worker | None = None
+        self._draining = draining
+
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+        return self.worker is not None and self.worker.capacity.in_flight > 0
+
+    def leave_abandoned(self) -> None:
+        """Stop the providers that go on for clients who have left."""
+        if self.worker is not None:
+            self.worker.abandoned.close()
 
     async def startup(self) -> None:
         """Open the worker. Raises if it cannot serve."""
@@ -117,14 +134,20 @@ class App:
         except asyncio.CancelledError:
             if not exchange.client_gone:
                 self._finish(call, "interrupted", 500, "interrupted")
+                if exchange.answering and exchange.scanner is not None:
+                    await call.send({"type": "http.response.body", "body": error_event(STOPPED)})
                 raise
             self._finish(call, "client_gone", CLIENT_GONE_STATUS)
 
     async def _route(self, call: Call) -> None:
         path, method = call.scope["path"], call.scope["method"]
         worker = self.worker
-        if worker is None:
-            raise Unavailable("The gateway is starting or stopping.", headers=[(b"retry-after", b"1")])
+        if worker is None or self._draining.refusing:
+            raise Unavailable(
+                "The gateway is starting or stopping. Try again shortly.",
+                code="gateway_stopping",
+                headers=[(b"retry-after", b"1")],
+            )
         found = None
         if call.endpoint is None and (found := resource_at(path)) is None:
             raise no_address(method, path)
@@ -181,7 +204,12 @@ class App:
         exchange.patience = patience_of(headers)
         principal, task = exchange.principal, asyncio.current_task()
         assert principal is not None and task is not None  # noqa: S101, PT018  # an ASGI application runs in a task
-        watch = asyncio.create_task(cancelled_by(task, call.receive, exchange))
+
+        def leave() -> None:
+            for grant in call.grants:
+                grant.leave()
+
+        watch = asyncio.create_task(worker.abandoned.watch(task, call.receive, exchange, leave))
         try:
             offers = offers_for(worker, exchange)
             grant, limits = await worker.admission.admit(exchange, offers)
@@ -224,6 +252,9 @@ class App:
         if exchange.finished:
             return
         exchange.finished = True
+        if exchange.client_gone:
+            # Whatever the provider made of it since.
+            end_reason, status, error_code = "client_gone", CLIENT_GONE_STATUS, ""
         usage = exchange.ended(end_reason, status, error_code)
         if exchange.attempts and not exchange.attempts[-1].reason:
             exchange.attempts[-1].reason = end_reason

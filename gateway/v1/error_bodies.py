@@ -64,6 +64,16 @@ def parse(raw: bytes) -> ErrorBody:
     return _read(body, 0)
 
 
+def reported_usage(raw: bytes) -> dict[str, Any] | None:
+    """The usage object beside an error, as the provider sent it; None if there is none."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    usage = body.get("usage") if isinstance(body, dict) else None
+    return usage if isinstance(usage, dict) else None
+
+
 def advised_wait(headers: Mapping[str, str], body: ErrorBody) -> str | None:
     """The value of a ``retry-after`` header that repeats the provider's advice; None if it gave none."""
     given = headers.get("retry-after")

@@ -13,6 +13,7 @@ from billing.pricing import Rates, charge_of
 from billing.token_usage import ESTIMATED, NOTHING, TokenUsage
 from gateway.v1.facts import Facts
 from gateway.v1.principals import Principal
+from gateway.v1.stream import StreamScanner
 from routing.health import Visit
 from routing.policy import Candidate
 
@@ -46,6 +47,8 @@ class Attempt:
     duration_ms: int = 0
     # Parameters of the client's that the provider was not sent as they were.
     dropped: list[str] = field(default_factory=list)
+    # US dollars that the provider may ask for although the tenant has nothing of it.
+    wasted: Decimal = ZERO
     # Leave to ask the deployment, which the pulse wants back.
     visit: Visit = field(kw_only=True)
 
@@ -60,6 +63,8 @@ class Attempt:
             "first_token_ms": self.first_token_ms,
             "duration_ms": self.duration_ms,
         }
+        if self.wasted:
+            row["wasted"] = f"{self.wasted:f}"
         return {**row, "dropped": self.dropped} if self.dropped else row
 
 
@@ -93,6 +98,8 @@ class Exchange:
     seen_output_tokens: int = 0
     # The conversation it goes on with, where that can matter for who answers; empty otherwise.
     conversation: bytes = b""
+    # Who reads the stream that is under way.
+    scanner: StreamScanner | None = None
     # Whether a provider has the request.
     sent: bool = False
     # Whether the client has the start of the answer.
@@ -134,7 +141,14 @@ class Exchange:
             if end_reason == "interrupted":
                 # The gateway's own stop is not the tenant's bill.
                 self.charge = ZERO
+        for attempt in self.attempts:
+            self.cost += attempt.wasted
         return usage
+
+    def waste(self, attempt: Attempt, offer: Offer, usage: TokenUsage | None) -> None:
+        """The provider of ``attempt`` may ask for ``usage``, of which the tenant has nothing."""
+        if usage is not None:
+            attempt.wasted, _ = charge_of(usage, offer.cost_rates, None, ZERO)
 
     def _charged_usage(self) -> TokenUsage:
         if not self.sent or self.facts is None:

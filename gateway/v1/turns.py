@@ -44,6 +44,8 @@ class Turn:
     offer: Offer
     visit: Visit
     patient: bool = True
+    # Seconds that the provider may be silent by its own settings, whatever the caller's patience.
+    silence: float = 0.0
     # Seconds that the provider asked us to wait before the next.
     retry_after: float | None = None
 
@@ -81,10 +83,12 @@ class Turns:
                 continue
             self.tried.add(deployment.id)
             self._latest = offer
+            provider = deployment.provider
+            silence = max(provider.first_token_timeout, provider.idle_timeout)
             if left is None:
-                return Turn(offer, visit)
+                return Turn(offer, visit, silence=silence)
             shortened, patient = self._shortened(offer, left)
-            return Turn(shortened, visit, patient)
+            return Turn(shortened, visit, patient, silence)
         return None
 
     async def _claims(self, visit: Visit) -> bool:

@@ -3,15 +3,19 @@
 Measured facts about pyreqwest that this module is built on (docs/decisions/0002): a streamed request
 must set a read buffer limit of 1, or the body is prefetched and an abort never reaches the
 provider; a read timeout while waiting for headers is raised as a connect timeout, so timeouts after
-connecting are kept by asyncio; clients must be closed before the interpreter ends.
+connecting are kept by asyncio; a request cancelled while it waits for headers goes on all the same,
+and nothing but a read timeout hangs up before they come; clients must be closed before the
+interpreter ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 from django.conf import settings
 from pyreqwest.client import Client, ClientBuilder
@@ -109,6 +113,43 @@ class Watch:
             self._timer = loop.call_at(self._until, self._look)
 
 
+# Beyond our own timeouts, so that those come first.
+LATER = 1.0
+# Requests that nobody waits for any more, until their headers come. Kept, or they would be collected.
+_forsaken: set[asyncio.Task[None]] = set()
+
+
+class _Opening:
+    """Awaits the headers of ``request``. Cancelled, it hangs up as soon as they come."""
+
+    __slots__ = ("_request", "_waiting")
+
+    def __init__(self, request: StreamRequest) -> None:
+        self._request = request
+        self._waiting: Any = request.__aenter__()
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        waiting = self._waiting
+        while True:
+            try:
+                awaited = waiting.send(None)
+            except StopIteration as done:
+                response: Response = done.value
+                return response
+            try:
+                yield awaited
+            except asyncio.CancelledError:
+                task = asyncio.get_running_loop().create_task(self._hang_up())
+                _forsaken.add(task)
+                task.add_done_callback(_forsaken.discard)
+                raise
+
+    async def _hang_up(self) -> None:
+        with suppress(PyreqwestError):
+            await self
+            await self._request.__aexit__(None, None, None)
+
+
 class Answer:
     """A provider's response, being read. Use as an async context manager: leaving it stops the provider."""
 
@@ -127,7 +168,7 @@ class Answer:
         limit = self._limit(wait)
         try:
             async with asyncio.timeout(limit):
-                response = await self._request.__aenter__()
+                response = await _Opening(self._request)
         except TimeoutError as error:
             if isinstance(error, ConnectTimeoutError):
                 raise UpstreamTimeout("connect") from None
@@ -187,10 +228,10 @@ class Answer:
 
 
 class Upstream:
-    """HTTP clients, one for each connect timeout in use; connections are pooled within each."""
+    """HTTP clients, one for each pair of timeouts in use; connections are pooled within each."""
 
     def __init__(self) -> None:
-        self._clients: dict[float, Client] = {}
+        self._clients: dict[tuple[float, float], Client] = {}
 
     def post(
         self,
@@ -199,26 +240,34 @@ class Upstream:
         body: bytes,
         *,
         connect_timeout: float,
+        silence: float,
         total_timeout: float,
     ) -> Answer:
-        """A POST to be opened. ``total_timeout`` (seconds) counts from now."""
-        client = self._clients.get(connect_timeout) or self._client(connect_timeout)
+        """A POST to be opened. ``total_timeout`` (seconds) counts from now.
+
+        ``silence`` is how long a provider may say nothing before the connection is closed, even where
+        nobody waits for it any more; each different one makes a pool of its own.
+        """
+        timeouts = connect_timeout, silence
+        client = self._clients.get(timeouts) or self._client(timeouts)
         request = (
             client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(1).build_streamed()
         )
         return Answer(request, asyncio.get_running_loop().time() + total_timeout)
 
-    def _client(self, connect_timeout: float) -> Client:
+    def _client(self, timeouts: tuple[float, float]) -> Client:
+        connect_timeout, silence = timeouts
         client = (
             ClientBuilder()
             .connect_timeout(timedelta(seconds=connect_timeout))
+            .read_timeout(timedelta(seconds=silence + LATER))
             .follow_redirects(False)
             .user_agent("weir")
             .referer(False)
             .tcp_nodelay(True)
             .build()
         )
-        self._clients[connect_timeout] = client
+        self._clients[timeouts] = client
         return client
 
     async def close(self) -> None:

@@ -17,6 +17,7 @@ from billing.journal import JournalWriter
 from billing.leases import LeaseBook
 from billing.rate_limits import RateLimiter
 from gateway.v1 import rates
+from gateway.v1.abandoned import Abandoned
 from gateway.v1.admission import Admission
 from gateway.v1.affinity import Affinity
 from gateway.v1.board import Board
@@ -76,6 +77,7 @@ class Worker:
         self.stored = StoredResponses(self.pool)
         self.pulse = Pulse()
         self.capacity = Capacity(settings.MAX_IN_FLIGHT, settings.MAX_BUFFERED_BYTES)
+        self.abandoned = Abandoned(settings.ABANDONED_SECONDS, settings.ABANDONED_TOKENS)
         self.upstream = Upstream()
         self.relay = Relay(self.upstream, self.pulse)
         self._tasks: list[asyncio.Task[None]] = []

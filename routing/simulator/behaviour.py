@@ -22,11 +22,12 @@ WIRE_FAULTS = (
     "nodone",
     "nousage",
     "error-midstream",
+    "error-usage",
     "filtered",
     "flap",
 )
 # These break an answer part of the way, so they need one long enough to break.
-_MIDWAY = frozenset({"cut", "truncated", "stall", "badjson", "error-midstream", "filtered"})
+_MIDWAY = frozenset({"cut", "truncated", "stall", "badjson", "error-midstream", "error-usage", "filtered"})
 
 FAULTS = frozenset((*PLANNED_NAMES, *WIRE_FAULTS))
 

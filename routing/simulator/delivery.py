@@ -62,7 +62,7 @@ async def deliver_plain(
     delivery counts no words as sent, because the client cannot use half a JSON object.
     """
     directives, fault = behaviour.directives, behaviour.fault
-    if fault == "error-midstream":
+    if fault in ("error-midstream", "error-usage"):
         return await send_failure(client, planned("500", directives.retry_after), number=number)
     gone = Outcome(None, "client_gone", prompt_tokens, tokens, 0)
     wait = behaviour.pace * words + (directives.first if fault == "first-token-slow" else 0)
@@ -195,8 +195,13 @@ class _Stream:
         if self.fault == "truncated":
             await self.write(b"", more=False)
             return self.outcome("truncated")
-        if self.fault == "error-midstream":
-            event = orjson.dumps(error_object(SERVER_ERROR, "server_error", None, None))
+        if self.fault in ("error-midstream", "error-usage"):
+            error = error_object(SERVER_ERROR, "server_error", None, None)
+            if self.fault == "error-usage":
+                sent = self.words + self.reasoning
+                error["usage"] = {**self.reply.usage, "completion_tokens": sent}
+                error["usage"]["total_tokens"] = self.prompt.words + sent
+            event = orjson.dumps(error)
             await self.write(b"data: " + event + b"\n\n", more=False)
             return self.outcome("error_midstream")
         if self.fault == "badjson":
@@ -208,7 +213,7 @@ class _Stream:
 
 def _fault_place(fault: str | None, after: int | None, total: int) -> int:
     """Before which piece a fault strikes; -1 for none. Cut: two thirds, others: half."""
-    if fault not in ("cut", "truncated", "stall", "badjson", "error-midstream"):
+    if fault not in ("cut", "truncated", "stall", "badjson", "error-midstream", "error-usage"):
         return -1
     if after is not None:
         return min(after, total)

@@ -226,6 +226,29 @@ def test_tokens_of_a_minute_ago_are_not_given_back_twice(who: str) -> None:
     assert asyncio.run(scenario()) <= 120
 
 
+def test_a_slot_is_free_once_its_client_has_left_and_tokens_when_the_request_ends(who: str) -> None:
+    slots, tokens = limit(CONCURRENCY, 2), limit(TOKENS, 100, 2)
+
+    async def scenario() -> list[int]:
+        async with limiter() as asking:
+            first = await ask(asking, [slots, tokens], who, 90)
+            await ask(asking, [slots], who)
+            asking.leave(first)
+            asking.leave(first)
+            left = await ask(asking, [slots, tokens], who, 0)
+            asking.release(left, 0)
+            asking.release(first, 10)
+            ended = await ask(asking, [slots, tokens], who, 0)
+            return [
+                each.remaining[metric].remaining for each in (left, ended) for metric in (CONCURRENCY, TOKENS)
+            ]
+
+    found = asyncio.run(scenario())
+    # Two of two slots in use each time; tokens leak back while the test runs.
+    assert found[0] == found[2] == 0
+    assert found[1] < 50 <= found[3]
+
+
 def test_a_slot_is_free_again_when_its_request_ends(who: str) -> None:
     rule = limit(CONCURRENCY, 2)
 

@@ -1,4 +1,4 @@
-"""The timeout around a provider's many short waits."""
+"""The client of providers: the timeout around many short waits, and hanging up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.v1.upstream import AnswerTooLarge, Upstream, Watch
+from gateway.v1.upstream import AnswerTooLarge, Upstream, UpstreamTimeout, Watch
 
 
 def run(test: Coroutine[Any, Any, str]) -> str:
@@ -98,7 +98,7 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(settings: Any) -> No
         server = await asyncio.start_server(endless, "127.0.0.1", 0)
         address = "http://{}:{}/".format(*server.sockets[0].getsockname())
         upstream = Upstream()
-        answer = upstream.post(address, {}, b"{}", connect_timeout=5, total_timeout=15)
+        answer = upstream.post(address, {}, b"{}", connect_timeout=5, silence=15, total_timeout=15)
         try:
             async with answer:
                 await answer.open(5)
@@ -111,3 +111,31 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(settings: Any) -> No
         return "read"
 
     assert run(ask()) == "refused"
+
+
+def test_a_provider_that_is_given_up_before_its_headers_is_hung_up_on_when_they_come() -> None:
+    async def test() -> str:
+        end: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        given_up = asyncio.Event()
+
+        async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"hello")
+            await given_up.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nwords\r\n")
+            end.set_result(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(provider, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        upstream = Upstream()
+        with pytest.raises(UpstreamTimeout):
+            async with upstream.post(
+                url, {}, b"hello", connect_timeout=5, silence=60, total_timeout=60
+            ) as answer:
+                await answer.open(0.1)
+        given_up.set()
+        assert await end == b""
+        await upstream.close()
+        return "hung up"
+
+    assert run(test()) == "hung up"

@@ -1,0 +1,325 @@
+"""One fetch of an answer from one provider: ask, wait for the first content, pass the answer on to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any
+
+from billing.token_usage import TokenUsage, from_openai
+from gateway.v1 import answers
+from gateway.v1.asking import ask, kept
+from gateway.v1.contracts import Contract, contract_for, kept_answer, kept_stream
+from gateway.v1.error_bodies import reported_usage
+from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed
+from gateway.v1.exchange import Attempt, Exchange
+from gateway.v1.facts import Facts
+from gateway.v1.failures import (
+    AttemptFailed,
+    BrokenStream,
+    broken,
+    failed,
+    incomplete,
+    read_reported,
+    refused,
+    unsupported,
+)
+from gateway.v1.pulse import Pulse
+from gateway.v1.refusals import read_refusal
+from gateway.v1.repairing import scanner_for
+from gateway.v1.stream import StreamScanner, has_content, identity
+from gateway.v1.turns import Turn, idle_wait
+from gateway.v1.upstream import Answer, Upstream, UpstreamError
+from routing.dialects import CannotCarry, Dialect, dialect
+from routing.table import DeploymentSpec
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# How long to wait, in seconds, for a provider to close its stream after [DONE], so that the
+# connection can be used again.
+CLOSING_WAIT = 0.2
+# What goes on after [DONE] for longer is given up.
+MOST_CLOSING_READS = 16
+# The reason of an attempt that the client has whole.
+DELIVERED = "ok"
+STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
+
+
+class Fetch:
+    """``begin``, then ``deliver``, within ``async with``: leaving it stops the provider.
+
+    Nothing goes to the client before ``deliver``, so that a fetch that fails early leaves no trace there.
+    """
+
+    __slots__ = (
+        *(
+            "_answer",
+            "_body",
+            "_began",
+            "_contract",
+            "_dropped",
+            "_ended",
+            "_exchange",
+            "_facts",
+            "_first",
+            "_held",
+        ),
+        *("_pulse", "_scanner", "_spent", "_told", "_upstream", "_usage", "attempt", "turn"),
+    )
+
+    def __init__(self, upstream: Upstream, pulse: Pulse, exchange: Exchange, turn: Turn) -> None:
+        deployment = turn.offer.candidate.deployment
+        facts = exchange.facts
+        assert facts is not None  # noqa: S101  # read before routing
+        self._upstream, self._pulse, self._exchange, self._facts = upstream, pulse, exchange, facts
+        self.turn = turn
+        self.attempt = Attempt(
+            deployment.name, deployment.provider.name, exchange.elapsed_ms(), visit=turn.visit
+        )
+        exchange.attempts.append(self.attempt)
+        self._answer: Answer | None = None
+        self._began = 0.0
+        self._dropped: list[str] = []
+        # Of a stream: who reads it, what came before its first content and with it, its first chunk,
+        # and whether the provider's bytes are at their end.
+        self._scanner: StreamScanner | None = None
+        self._held = b""
+        self._first: dict[str, Any] | None = None
+        self._ended = False
+        # What the client gets, of a plain answer or a stream that was read to its end.
+        self._body = b""
+        self._usage: TokenUsage | None = None
+        # What the provider reported with an error.
+        self._spent: dict[str, Any] | None = None
+        # What the answer must keep to, and the header that tells how it does.
+        self._contract: Contract | None = None
+        self._told: Headers = []
+
+    async def __aenter__(self) -> Fetch:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        exchange, attempt, scanner = self._exchange, self.attempt, self._scanner
+        if scanner is not None:
+            exchange.usage = from_openai(scanner.usage) if scanner.usage else None
+            exchange.seen_output_tokens = scanner.estimated_output_tokens
+        attempt.duration_ms = exchange.elapsed_ms() - attempt.started_ms
+        if self._answer is not None:
+            await self._answer.__aexit__(kind, error, trace)
+
+    @property
+    def spent(self) -> TokenUsage | None:
+        """What the provider reported to have used, be it for a failure; None if nothing."""
+        if self._usage is not None:
+            return self._usage
+        usage = self._spent if self._scanner is None else self._scanner.usage
+        return from_openai(usage) if usage else None
+
+    async def begin(self) -> None:
+        """Ask, and wait for a stream's first content or a whole plain answer. Raises AttemptFailed."""
+        exchange, turn, facts = self._exchange, self.turn, self._facts
+        deployment = turn.offer.candidate.deployment
+        provider = deployment.provider
+        speaks = _spoken(deployment)
+        try:
+            group = turn.offer.candidate.group
+            payload, self._dropped = ask(speaks, deployment, group, facts)
+            self._contract = contract_for(speaks, deployment, facts.body, group)
+        except CannotCarry as error:
+            self.attempt.reason = "unsupported"
+            raise unsupported(error.param, provider.kind.label) from None
+        self.attempt.dropped = self._dropped
+        secret = provider.secrets[turn.visit.credential] if provider.secrets else ""
+        self._answer = self._upstream.post(
+            speaks.url(deployment, facts.endpoint, stream=facts.stream),
+            speaks.headers(secret, exchange.request_id),
+            payload,
+            connect_timeout=provider.connect_timeout,
+            silence=self.turn.silence,
+            total_timeout=provider.total_timeout,
+        )
+        exchange.offer, exchange.scanner, exchange.sent = turn.offer, None, True
+        self._began = time.perf_counter()
+        try:
+            await self._open(self._answer)
+        except UpstreamError as error:
+            self.attempt.reason = error.reason
+            raise failed(error) from None
+        except AttemptFailed as error:
+            self.attempt.reason = error.reason
+            raise
+
+    async def _open(self, answer: Answer) -> None:
+        facts, deployment = self._facts, self.turn.offer.candidate.deployment
+        provider = deployment.provider
+        await answer.open(provider.first_token_timeout)
+        self.attempt.status = answer.status
+        if answer.status != 200:
+            raw = await answer.read_all(provider.idle_timeout)
+            self._spent = reported_usage(raw)
+            raise refused(read_refusal(answer.status, answer.headers, raw))
+        if facts.stream and "json" not in (answer.headers.get("content-type") or ""):
+            await self._content(answer)
+            await self._keep_stream()
+            return
+        raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
+        self._first_token()
+        if facts.stream:
+            # Some providers answer a streamed request with an error as plain JSON and status 200.
+            self._spent = reported_usage(raw)
+            raise refused(read_refusal(200, answer.headers, raw))
+        await self._plain(facts, raw)
+
+    async def _plain(self, facts: Facts, raw: bytes) -> None:
+        exchange, deployment = self._exchange, self.turn.offer.candidate.deployment
+        try:
+            read = answers.READERS[facts.endpoint](
+                raw,
+                base64_wanted=facts.base64,
+                speaks=_spoken(deployment),
+                model=deployment.model,
+            )
+        except answers.ErrorAnswer as answer:
+            self._spent = reported_usage(raw)
+            raise refused(read_reported(answer.error)) from None
+        except answers.BadAnswer as error:
+            raise AttemptFailed(
+                "bad_answer",
+                ProviderFailed(f"The provider's answer could not be used. {error}", headers=NO_RETRY),
+            ) from None
+        exchange.usage, exchange.seen_output_tokens = read.usage, read.text_bytes // 4
+        self._usage, self._body = read.usage, read.body
+        if self._contract is not None:
+            self._body, self._told = await kept(exchange, self._contract, kept_answer, read.body)
+
+    async def _keep_stream(self) -> None:
+        """Read a stream to its end if it must keep to a contract: what the client has cannot be taken back."""
+        contract, scanner = self._contract, self._scanner
+        if contract is None or scanner is None:
+            return
+        pieces = [self._held]
+
+        async def hold(message: MutableMapping[str, Any]) -> None:  # in the place of send
+            pieces.append(message.get("body", b""))
+
+        if contract.checks:
+            try:
+                await self._pass_on(scanner, hold)
+            except BrokenStream as cut:
+                raise AttemptFailed(cut.reason, cut.error, end_reason=cut.end_reason) from None
+            self.attempt.reason = ""
+        events, self._told = await kept(self._exchange, contract, kept_stream, b"".join(pieces))
+        if contract.checks:
+            self._body = events
+
+    async def _content(self, answer: Answer) -> None:
+        """Read a stream up to its first content. One that ends without any may be whole all the same."""
+        facts, deployment = self._facts, self.turn.offer.candidate.deployment
+        self._scanner = self._exchange.scanner = scanner = scanner_for(
+            _spoken(deployment),
+            wants_usage=facts.wants_usage,
+            choices=facts.choices if "n" not in self._dropped else 1,
+            model=deployment.model,
+        )
+        patience = deployment.provider.first_token_timeout
+        while not (scanner.done or self._ended):
+            left = patience - (time.perf_counter() - self._began)
+            piece = await answer.read(max(0.001, left), "first_token")
+            events = scanner.feed(piece) if piece else scanner.finish()
+            self._ended = not piece or scanner.overflow
+            if not events:
+                continue
+            if self._first is None:
+                self._first = identity(events)
+            self._held += events
+            if has_content(events):
+                self._first_token()
+                self._pulse.answered(self.attempt.visit)
+                return
+        if not scanner.complete:
+            raise incomplete(scanner, answering=False)
+
+    def _first_token(self) -> None:
+        self._pulse.first_token(self.attempt.visit, time.perf_counter() - self._began)
+        self.attempt.first_token_ms = self._exchange.first_token_ms = self._exchange.elapsed_ms()
+
+    # --- to the client ---------------------------------------------------------------------------
+
+    async def deliver(self, headers: Headers, send: Send) -> None:
+        """Pass on what ``begin`` waited for, and what follows it. Raises BrokenStream if that breaks off."""
+        exchange, attempt = self._exchange, self.attempt
+        headers = [
+            *headers,
+            *self._told,
+            (b"x-weir-deployment", attempt.deployment.encode()),
+            (b"x-weir-attempts", str(len(exchange.attempts)).encode()),
+        ]
+        if self._dropped:
+            headers.append((b"x-weir-dropped-params", ", ".join(self._dropped).encode()))
+        if hidden := exchange.principal.hidden_headers if exchange.principal is not None else None:
+            headers = [header for header in headers if header[0] not in hidden]
+        exchange.answering = True
+        if self._scanner is None:
+            attempt.reason = DELIVERED
+            headers += [*JSON_HEADERS, (b"content-length", str(len(self._body)).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": self._body})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers, *STREAM_HEADERS]})
+        if self._body:
+            await send({"type": "http.response.body", "body": self._body})
+            attempt.reason = DELIVERED
+            return
+        await send({"type": "http.response.body", "body": self._held, "more_body": True})
+        await self._pass_on(self._scanner, send)
+
+    async def _pass_on(self, scanner: StreamScanner, send: Send) -> None:
+        answer, attempt = self._answer, self.attempt
+        assert answer is not None  # noqa: S101  # begin() comes first
+        idle = idle_wait(self._exchange, self.turn)
+        while not (scanner.done or self._ended):
+            try:
+                piece = await answer.read(idle)
+            except UpstreamError as error:
+                attempt.reason = error.reason
+                raise broken(error) from None
+            events = scanner.feed(piece) if piece else scanner.finish()
+            if events:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+            self._ended = not piece or scanner.overflow
+        if not scanner.complete:
+            cut = incomplete(scanner, answering=True)
+            attempt.reason = cut.reason
+            raise cut
+        usage = scanner.usage or self._estimate(scanner)
+        await send({"type": "http.response.body", "body": scanner.closing(self._first, usage)})
+        # The client has everything: from here on it may leave.
+        attempt.reason = DELIVERED
+        await _drain(answer)
+
+    def _estimate(self, scanner: StreamScanner) -> dict[str, Any]:
+        """A usage object for a client that asked, where the provider sent none."""
+        prompt, output = self._facts.input_tokens, scanner.estimated_output_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+def _spoken(deployment: DeploymentSpec) -> Dialect:
+    return dialect(deployment.provider.kind.name, deployment.provider.base_url)
+
+
+async def _drain(answer: Answer) -> None:
+    """Read to the end of the provider's response, so that its connection is used again."""
+    try:
+        for _ in range(MOST_CLOSING_READS):
+            if not await answer.read(CLOSING_WAIT):
+                return
+    except UpstreamError:
+        # The client has everything; the connection is simply not kept.
+        return
