@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 
-from routing.models import Deployment, GroupDeployment
+from routing.models import Deployment, GroupDeployment, ModelGroup
 from tenants.services.keys import create_key, revoke_key
 from tests.stack import Stack, Tenant
 
@@ -89,6 +91,45 @@ def test_a_new_quota_binds_on_both_workers(two_servers: list[str], stack: Stack,
     )
     time.sleep(WITHIN)
     assert [ask(url, tenant.secret, "sim-small").status_code for url in two_servers] == [429, 429]
+
+
+def test_changes_under_load_arrive_within_a_second_and_fail_no_request(
+    two_servers: list[str], stack: Stack, slug: str
+) -> None:
+    tenant = stack.tenant(slug)
+    stack.group(f"{slug}-other", "sim-fast")
+    group = stack.group(slug, "sim-small", "sim-large")
+    time.sleep(WITHIN)
+    seen: list[tuple[float, int, str]] = []
+    over = Event()
+
+    def load(url: str) -> None:
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {tenant.secret}"}) as http:
+            while not over.is_set():
+                began = time.monotonic()
+                answer = http.post("/v1/chat/completions", json={"model": slug, **ASK})
+                seen.append((began, answer.status_code, answer.json().get("model", "")))
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(load, url) for url in two_servers * 2]
+        try:
+            time.sleep(WITHIN / 2)
+            GroupDeployment.objects.filter(group=group, priority=0).update(weight=0)
+            drained = time.monotonic() + WITHIN
+            time.sleep(2 * WITHIN)
+            ModelGroup.objects.filter(pk=group.pk).update(fallbacks={"on_error": [f"{slug}-other"]})
+            time.sleep(WITHIN)
+            # From here on only the new fallback can answer.
+            Deployment.objects.filter(name=f"{slug}-1-sim-large").update(model="sim-500")
+            broken = time.monotonic() + WITHIN
+            time.sleep(2 * WITHIN)
+        finally:
+            over.set()
+        for each in running:
+            each.result()
+    assert {status for _, status, _ in seen} == {200}
+    assert {model for began, _, model in seen if drained < began < broken - WITHIN} == {"sim-large"}
+    assert {model for began, _, model in seen if began > broken} == {"sim-fast"}
 
 
 def answering(urls: list[str], tenant: Tenant, group: str) -> list[str]:
