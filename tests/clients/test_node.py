@@ -51,6 +51,30 @@ def test_node_gets_a_whole_tool_call(tenant: Tenant, name: str) -> None:
     assert json.loads(made["function"]["arguments"]) == {"city": "Berlin"}
 
 
+def test_node_gets_a_response_whole_and_by_the_stream_helper(tenant: Tenant) -> None:
+    plain, streamed = call(tenant, "response"), call(tenant, "responseHelper")
+    assert plain["output_text"] == streamed["output_text"]
+    assert len(plain["output_text"].split()) == 10
+    assert plain["usage"] == streamed["usage"]
+    assert [event.endpoint for event in events(tenant)] == ["responses", "responses"]
+
+
+def test_node_gets_a_streamed_call_and_parsed_output_of_a_response(tenant: Tenant) -> None:
+    (made,) = call(tenant, "responseTool")["output"]
+    assert (made["type"], json.loads(made["arguments"])) == ("function_call", {"city": "Berlin"})
+    assert call(tenant, "responseParsed")["output_parsed"] == {"city": "Berlin"}
+
+
+def test_a_response_that_is_cut_is_an_error_in_node(stack: Stack, tenant: Tenant, slug: str) -> None:
+    told = call(tenant, "brokenResponse", model=grouped(stack, tenant, slug, "sim-cut"))
+    assert told["kind"] == "APIError"
+
+
+def test_node_gets_an_older_completion(tenant: Tenant) -> None:
+    answer = call(tenant, "completion")
+    assert (answer["object"], len(answer["choices"][0]["text"].split())) == ("text_completion", 10)
+
+
 def test_node_gets_the_same_vector_packed_and_as_floats(tenant: Tenant) -> None:
     packed, floats = call(tenant, "embedding", model="sim-embed")
     assert len(packed) == 64

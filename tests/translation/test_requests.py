@@ -146,7 +146,7 @@ def test_tools_formats_and_effort_move_to_where_a_chat_has_them() -> None:
 
 
 def test_what_had_no_place_is_named() -> None:
-    asked = {"model": "m", "input": "Hi", "truncation": "auto", "include": ["reasoning.encrypted_content"]}
+    asked = {"model": "m", "input": "Hi", "truncation": "auto", "include": ["file_search_call.results"]}
     assert response_facts(orjson.dumps(asked), "").dropped == ("include", "truncation")
 
 

@@ -22,6 +22,7 @@ from gateway.v1.translation.messages import Message
 from gateway.v1.translation.response_requests import response_facts
 from gateway.v1.translation.responses import Response
 from gateway.v1.translation.shape import Shape
+from gateway.v1.translation.thoughts import unpacked
 
 MAKERS: dict[str, tuple[Callable[..., Shape], Callable[..., Facts], dict[str, Any]]] = {
     "completions": (Completion, completion_facts, {"prompt": "Hi"}),
@@ -379,3 +380,70 @@ def test_no_text_and_no_arguments_are_lost(name: str, texts: list[str], argument
         text = "".join(delta.get("text", "") for delta in deltas)
         made = "".join(delta.get("partial_json", "") for delta in deltas)
     assert (text, made) == ("".join(texts), written)
+
+
+# --- thinking that must come back ----------------------------------------------------------------
+
+SIGNED = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
+SEALED = {"type": "reasoning.encrypted", "data": "QUJD", "format": "google-gemini-v1", "index": 1}
+
+
+def test_a_signature_and_ciphertext_make_the_round_trip_through_messages() -> None:
+    details = [{**SIGNED, "text": "Hm", "signature": "sig"}, SEALED]
+    answer = whole(
+        "messages", {"content": "A", "reasoning_content": "Hm", "reasoning_details": details}, "stop"
+    )
+    thinking, sealed, _ = answer["content"]
+    assert thinking == {"type": "thinking", "thinking": "Hm", "signature": "sig"}
+    assert sealed["type"] == "redacted_thinking"
+    talk = [{"role": "assistant", "content": answer["content"]}]
+    (back,) = message_facts(orjson.dumps({"model": "m", "max_tokens": 9, "messages": talk}), "").body[
+        "messages"
+    ]
+    assert back["content"] == "A"
+    assert back["reasoning_content"] == "Hm"
+    first, second = back["reasoning_details"]
+    assert (first["text"], first["signature"], first["format"]) == ("Hm", "sig", "anthropic-claude-v1")
+    assert second == SEALED
+
+
+def test_a_streamed_signature_comes_before_its_block_stops() -> None:
+    deltas: list[dict[str, Any]] = [
+        {"reasoning_content": "H", "reasoning_details": [{**SIGNED, "text": "H"}]},
+        {
+            "reasoning_content": "m",
+            "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "m"}],
+        },
+        {"reasoning_details": [{"type": "reasoning.text", "index": 0, "signature": "sig"}]},
+        {"content": "A"},
+    ]
+    found = events(shown("messages", [stream_of(deltas, "stop")]))
+    assert [event["delta"] for event in found if event["type"] == "content_block_delta"] == [
+        {"type": "thinking_delta", "thinking": "H"},
+        {"type": "thinking_delta", "thinking": "m"},
+        {"type": "signature_delta", "signature": "sig"},
+        {"type": "text_delta", "text": "A"},
+    ]
+
+
+def test_what_must_come_back_is_encrypted_content_to_who_asked_for_it() -> None:
+    details = [{**SIGNED, "text": "Hm", "signature": "sig"}]
+    said = {"content": "A", "reasoning_content": "Hm", "reasoning_details": details}
+    assert "encrypted_content" not in whole("responses", said, "stop")["output"][0]
+    item, _ = whole("responses", said, "stop", include=["reasoning.encrypted_content"])["output"]
+    asked = {
+        "model": "m",
+        "input": [item, {"role": "assistant", "content": "A"}, {"role": "user", "content": "B"}],
+    }
+    back = response_facts(orjson.dumps(asked), "").body["messages"][0]
+    assert back == {
+        "role": "assistant",
+        "content": "A",
+        "reasoning_content": "Hm",
+        "reasoning_details": details,
+    }
+
+
+@pytest.mark.parametrize("text", ["", "weir1:", "weir1:!!!", "weir1:AAAA", "other"])
+def test_a_string_that_is_not_ours_carries_nothing(text: str) -> None:
+    assert unpacked(text) == []

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from gateway.v1.translation import thoughts
+
 THINKING: Final = "thinking"
 TEXT: Final = "text"
 REFUSAL: Final = "refusal"
@@ -32,6 +34,8 @@ class Block:
     name: str = ""
     pieces: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    # Of thinking: what the provider wants back (``thoughts``).
+    details: list[dict[str, Any]] = field(default_factory=list)
     # How many of the pieces were told.
     told: int = 0
 
@@ -80,8 +84,12 @@ class Blocks:
         """The steps for one delta of a chat stream, or for a whole message; ``logprobs`` is the choice's."""
         # Who sends both sends the same text twice.
         thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if isinstance(thought, str) and thought:
+        details = delta.get("reasoning_details")
+        entries = [entry for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
+        if isinstance(thought, str) and thought and not any(map(thoughts.readable, entries)):
             self._add(THINKING, thought)
+        for entry in entries:
+            self._detail(entry)
         for name, kind in _TEXTS:
             text = delta.get(name)
             if isinstance(text, str) and text:
@@ -107,6 +115,24 @@ class Blocks:
             last = self._new(kind)
         last.pieces.append(text)
         return last
+
+    def _detail(self, entry: dict[str, Any]) -> None:
+        """An entry of ``reasoning_details``: a block of its own, or more of the last one's."""
+        last = self.all[-1] if self.all and self.all[-1].kind == THINKING else None
+        known = last.details[-1] if last is not None and last.details else None
+        if known is not None and (known.get("index"), known.get("type")) == (
+            entry.get("index"),
+            entry.get("type"),
+        ):
+            thoughts.merge(known, entry)
+        else:
+            if last is None or last.details:
+                last = self._new(THINKING)
+            last.details.append(dict(entry))
+        assert last is not None  # noqa: S101  # found or made
+        text = thoughts.readable(entry)
+        if text:
+            last.pieces.append(text)
 
     def _new(self, kind: str, call_id: str = "", name: str = "") -> Block:
         block = Block(len(self.all), kind, call_id, name)

@@ -9,6 +9,7 @@ import orjson
 
 from gateway.v1.errors import InvalidRequest
 from gateway.v1.facts import wrong_type
+from gateway.v1.translation import thoughts
 from gateway.v1.translation.shape import Object
 
 
@@ -51,16 +52,20 @@ def _assistant(content: str | list[Any], param: str) -> Object:
     if isinstance(content, str):
         return {"role": "assistant", "content": content}
     message: Object = {"role": "assistant", "content": None}
-    texts, thoughts, calls = [], [], []
+    texts: list[str] = []
+    thinking: list[str] = []
+    details: list[Object] = []
+    calls: list[Object] = []
     for place, block in enumerate(_blocks(content, param)):
         match block.get("type"):
             case "text":
                 texts.append(_member(block, "text", param, place))
             case "thinking":
-                thoughts.append(_member(block, "thinking", param, place))
+                thinking.append(_member(block, "thinking", param, place))
+                details += thoughts.details_of(block)
             case "redacted_thinking":
-                # Unreadable to anyone but who wrote it.
-                continue
+                _member(block, "data", param, place)
+                details += thoughts.details_of(block)
             case "tool_use":
                 function = {
                     "name": _member(block, "name", param, place),
@@ -74,8 +79,10 @@ def _assistant(content: str | list[Any], param: str) -> Object:
         message["content"] = "".join(texts)
     elif not calls:
         message["content"] = ""
-    if thoughts:
-        message["reasoning_content"] = "".join(thoughts)
+    if thinking:
+        message["reasoning_content"] = "".join(thinking)
+    if details:
+        message["reasoning_details"] = details
     if calls:
         message["tool_calls"] = calls
     return message

@@ -8,6 +8,7 @@ import orjson
 
 from billing.token_usage import TokenUsage
 from gateway.v1.facts import Facts
+from gateway.v1.translation import thoughts
 from gateway.v1.translation.blocks import CALL, REFUSAL, THINKING, Block, Blocks, Step
 from gateway.v1.translation.chat import event, first_choice, usage_of
 from gateway.v1.translation.shape import Object
@@ -128,7 +129,17 @@ def _step(step: Step) -> bytes:
         shown = {"type": "content_block_start", "index": index, "content_block": _empty(step.block)}
         return event("content_block_start", shown)
     if step.what == "close":
-        return event("content_block_stop", {"type": "content_block_stop", "index": index})
+        closed = event("content_block_stop", {"type": "content_block_stop", "index": index})
+        signature = (
+            "" if kind != THINKING or _unreadable(step.block) else thoughts.signature_of(step.block.details)
+        )
+        if not signature:
+            return closed
+        signed = {"type": "signature_delta", "signature": signature}
+        return (
+            event("content_block_delta", {"type": "content_block_delta", "index": index, "delta": signed})
+            + closed
+        )
     if kind == CALL:
         delta = {"type": "input_json_delta", "partial_json": step.text}
     elif kind == THINKING:
@@ -136,6 +147,12 @@ def _step(step: Step) -> bytes:
     else:
         delta = {"type": "text_delta", "text": step.text}
     return event("content_block_delta", {"type": "content_block_delta", "index": index, "delta": delta})
+
+
+def _unreadable(block: Block) -> bool:
+    """Whether it is thinking that the provider encrypted."""
+    details = block.details
+    return bool(details) and details[0].get("type") == thoughts.ENCRYPTED and not block.pieces
 
 
 def _empty(block: Block) -> Object:
@@ -148,6 +165,8 @@ def _empty(block: Block) -> Object:
             "input": {},
             "caller": {"type": "direct"},
         }
+    if _unreadable(block):
+        return {"type": "redacted_thinking", "data": thoughts.data_of(block.details)}
     if block.kind == THINKING:
         return {"type": "thinking", "thinking": "", "signature": ""}
     return {"type": "text", "text": "", "citations": None}
@@ -157,8 +176,10 @@ def _whole(block: Block) -> Object:
     shown = _empty(block)
     if block.kind == CALL:
         shown["input"] = _arguments(block.text)
-    else:
-        shown["thinking" if block.kind == THINKING else "text"] = block.text
+    elif block.kind == THINKING and not _unreadable(block):
+        shown |= {"thinking": block.text, "signature": thoughts.signature_of(block.details)}
+    elif block.kind != THINKING:
+        shown["text"] = block.text
     return shown
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gateway.v1.errors import InvalidRequest
 from gateway.v1.facts import wrong_type
+from gateway.v1.translation import thoughts
 from gateway.v1.translation.shape import Object
 
 _ROLES: Final = ("user", "assistant", "system", "developer")
@@ -122,6 +123,9 @@ def messages_of(items: Iterable[Object]) -> list[Object]:
                 thought = _thought(item)
                 if thought:
                     own["reasoning_content"] = own.get("reasoning_content", "") + thought
+                details = thoughts.unpacked(item.get("encrypted_content"))
+                if details:
+                    own.setdefault("reasoning_details", []).extend(details)
     # Thinking alone, without what it led to, is no message.
     return [m for m in messages if m["role"] != "assistant" or m["content"] is not None or "tool_calls" in m]
 

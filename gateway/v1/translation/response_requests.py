@@ -27,6 +27,7 @@ _SAME: Final = (
 )
 # What would change the answer and cannot be done here.
 _REFUSED: Final = ("background", "conversation", "context_management", "prompt")
+ENCRYPTED_CONTENT: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
 
 
@@ -201,5 +202,5 @@ def _include(asked: Object, body: Object, dropped: list[str]) -> None:
         body["logprobs"] = True
         if top:
             body["top_logprobs"] = top
-    if any(wanted != LOGPROBS for wanted in include or ()):
+    if any(wanted not in (LOGPROBS, ENCRYPTED_CONTENT) for wanted in include or ()):
         dropped.append("include")

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from billing.token_usage import TokenUsage
 from gateway.v1.facts import Facts
+from gateway.v1.translation import thoughts
 from gateway.v1.translation.blocks import CALL, REFUSAL, TEXT, THINKING, Block, Blocks, Step
 from gateway.v1.translation.chat import event, first_choice, usage_of
+from gateway.v1.translation.response_requests import ENCRYPTED_CONTENT
 from gateway.v1.translation.shape import Object
 
 # Which finish reasons leave a response incomplete, and what that is called.
@@ -35,6 +37,7 @@ class Response:
         self._final: Object | None = None
         reasoning = self._asked.get("reasoning")
         reasoning = reasoning if isinstance(reasoning, dict) else {}
+        self._encrypted = ENCRYPTED_CONTENT in (self._asked.get("include") or ())
         # Thinking is shown as a summary to who asked for one, and else as the text that it is.
         self._summarized = bool(reasoning.get("summary") or reasoning.get("generate_summary"))
 
@@ -188,6 +191,8 @@ class Response:
         if step.what == "delta":
             return self._event(f"response.{kind}.delta", **self._where(), **place, delta=step.text)
         text = step.block.text
+        if self._encrypted and step.block.details:
+            self._output[-1]["encrypted_content"] = thoughts.packed(step.block.details)
         closed = self._event(f"response.{kind}.done", **self._where(), **place, text=text)
         item = self._output[-1]
         if self._summarized:

@@ -72,6 +72,34 @@ const calls = {
     }
     return seen;
   },
+  response: () => client.responses.create({ model, input: messages[0].content, user }),
+  responseHelper: () => client.responses.stream({ model, input: messages[0].content, user }).finalResponse(),
+  responseTool: () =>
+    client.responses
+      .stream({
+        model,
+        input: messages[0].content,
+        tools: [{ type: "function", strict: true, ...tools[0].function }],
+        tool_choice: "required",
+      })
+      .finalResponse(),
+  responseParsed: () =>
+    client.responses.parse({
+      model,
+      input: messages[0].content,
+      text: {
+        format: {
+          type: "json_schema",
+          name: "city",
+          strict: true,
+          schema: tools[0].function.parameters,
+          $brand: "auto-parseable-response-format",
+          $parseRaw: JSON.parse,
+        },
+      },
+    }),
+  brokenResponse: () => failure(client.responses.stream({ model, input: messages[0].content }).finalResponse()),
+  completion: () => client.completions.create({ model, prompt: messages[0].content }),
   short: () => client.chat.completions.create({ ...ask, max_tokens: 12 }),
   shortStream: async () =>
     collect(
