@@ -397,10 +397,23 @@ def test_each_end_user_has_a_budget_and_nobody_in_particular_has_none(house: Hou
     }
 
 
-def test_a_day_begins_at_the_organizations_midnight(house: House) -> None:
-    """In Berlin the clock reads 23:59:59 and 00:00 at these two moments of January."""
-    budget_rule = house.quota("1", period="day", time_zone="Europe/Berlin")
-    midnight = datetime(2026, 1, 14, 23, tzinfo=UTC)
+@pytest.mark.parametrize(
+    ("zone", "end", "hours"),
+    [
+        # In Berlin the clock reads 00:00 at this moment of January.
+        ("Europe/Berlin", "2026-01-14T23:00", 24),
+        # Clocks go forward on the 29th, back on the 25th.
+        ("Europe/Berlin", "2026-03-29T22:00", 23),
+        ("Europe/Berlin", "2026-10-25T23:00", 25),
+        ("America/New_York", "2026-03-09T04:00", 23),
+        ("America/New_York", "2026-11-02T05:00", 25),
+        # Beirut's clocks skip the first hour of the 29th: midnight there is when it would have been.
+        ("Asia/Beirut", "2026-03-29T21:00", 23),
+    ],
+)
+def test_a_day_begins_at_the_organizations_midnight(house: House, zone: str, end: str, hours: int) -> None:
+    budget_rule = house.quota("1", period="day", time_zone=zone)
+    midnight = datetime.fromisoformat(end).replace(tzinfo=UTC)
 
     async def scenario(pool: AsyncConnectionPool[Any]) -> None:
         book = LeaseBook(pool, uuid4())
@@ -413,7 +426,8 @@ def test_a_day_begins_at_the_organizations_midnight(house: House) -> None:
             await book.reserve([budget_rule], "", D(1), midnight - timedelta(seconds=2))
 
     run(scenario)
-    assert [budget.period_start for budget in house.budgets()] == [midnight - timedelta(days=1), midnight]
+    starts = [midnight - timedelta(hours=hours), midnight]
+    assert [budget.period_start for budget in house.budgets()] == starts
     assert [budget.held for budget in house.budgets()] == [D(1), D(1)]
 
 
@@ -909,8 +923,141 @@ class Overcharging(Spending):
         self.settle(taken, factor)
 
 
-@pytest.mark.parametrize("machine", [Spending, Overcharging])
-def test_leases_and_counters_agree_whatever_happens_in_whatever_order(machine: type[Spending]) -> None:
+class Layered(RuleBasedStateMachine):
+    """Three workers spend a day's budget of 5, which begins anew, inside one of 12 in total.
+
+    Workers settle, release, crash, are idle and end their lives while days pass and the
+    journal is shipped late. Model: what was charged in each counter.
+    """
+
+    reservations = Bundle("layered")
+    limits = (D(5), D(12))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = Clock()
+        self.house = House(f"layered-{uuid4().hex[:12]}")
+        self.budget_rules = [
+            self.house.quota("5", period="day", scope="team"),
+            self.house.quota("12", scope="organization"),
+        ]
+        # In the past whatever the day of the month, since the shipper refuses the future.
+        self.at = NOON - timedelta(days=20)
+        self.charged: dict[int, Decimal] = {}
+        self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+            kwargs=connection_parameters() | {"autocommit": True}, min_size=1, max_size=2, open=False
+        )
+        self.runner.run(self.pool.open())
+        self.workers = [self.hired() for _ in range(3)]
+
+    def hired(self) -> Worker:
+        worker = Worker(self.pool, self.clock)
+        worker.book = LeaseBook(self.pool, worker.id, clock=self.clock, now=lambda: self.at)
+        return worker
+
+    @rule(target=reservations, place=st.integers(0, 2), amount=amounts)
+    def reserve(self, place: int, amount: Decimal) -> Any:
+        worker = self.workers[place]
+        self.at += timedelta(microseconds=1)
+        try:
+            reservation = self.runner.run(worker.book.reserve(self.budget_rules, "", amount, self.at))
+        except BudgetExceeded:
+            self.clock.seconds += 0.3
+            return multiple()
+        assert len(reservation.budget_ids) == 2
+        number = id(reservation)
+        worker.reserved[number] = reservation
+        return (worker, number)
+
+    @rule(taken=consumes(reservations), share=st.sampled_from([D(0), D("0.3"), D(1)]))
+    def settle(self, taken: tuple[Worker, int], share: Decimal) -> None:
+        worker, number = taken
+        reservation = worker.reserved.pop(number, None)
+        if reservation is None:
+            return
+        charge = reservation.amount * share
+        reservation.settle(charge)
+        worker.journal.append((reservation, charge))
+        for budget_id in reservation.budget_ids:
+            self.charged[budget_id] = self.charged.get(budget_id, D(0)) + charge
+
+    @rule(taken=consumes(reservations))
+    def release(self, taken: tuple[Worker, int]) -> None:
+        worker, number = taken
+        reservation = worker.reserved.pop(number, None)
+        if reservation is not None:
+            reservation.release()
+
+    @rule(place=st.integers(0, 2))
+    def ship(self, place: int) -> None:
+        worker = self.workers[place]
+        self.house.ship(worker.id, *worker.journal)
+        worker.journal.clear()
+
+    @rule(place=st.integers(0, 2))
+    def crash(self, place: int) -> None:
+        """What was under way is lost uncharged; the journal is shipped, then the leases expire."""
+        worker = self.workers[place]
+        worker.reserved.clear()
+        self.ship(place)
+        with psycopg.connect(**connection_parameters(), autocommit=True) as connection:
+            settlement.return_leases(connection, worker.id)
+        self.workers[place] = self.hired()
+
+    @rule(hours=st.sampled_from([1, 11, 24]))
+    def reset(self, hours: int) -> None:
+        """Time passes; midnight may. Requests under way go on in the day they began in."""
+        if self.at < NOON - timedelta(days=2):
+            self.at += timedelta(hours=hours)
+        self.wait()
+
+    @rule()
+    def wait(self) -> None:
+        self.clock.seconds += 2
+        for worker in self.workers:
+            self.runner.run(worker.book.maintain())
+
+    @invariant()
+    def nothing_is_over_and_nothing_leaks(self) -> None:
+        with scopes_disabled():
+            leases: dict[int, Decimal] = {}
+            for lease in Lease.objects.filter(budget__organization=self.house.organization):
+                leases[lease.budget_id] = leases.get(lease.budget_id, D(0)) + lease.remaining
+        unshipped: dict[int, Decimal] = {}
+        reserved: dict[int, Decimal] = {}
+        for worker in self.workers:
+            for reservation, charge in worker.journal:
+                for budget_id in reservation.budget_ids:
+                    unshipped[budget_id] = unshipped.get(budget_id, D(0)) + charge
+            for reservation in worker.reserved.values():
+                for budget_id in reservation.budget_ids:
+                    reserved[budget_id] = reserved.get(budget_id, D(0)) + reservation.amount
+        for budget in self.house.budgets():
+            assert budget.limit in self.limits
+            assert budget.spent + budget.held <= budget.limit
+            assert budget.held == leases.get(budget.pk, D(0))
+            assert budget.held >= reserved.get(budget.pk, D(0)) + unshipped.get(budget.pk, D(0))
+            assert budget.spent == self.charged.get(budget.pk, D(0)) - unshipped.get(budget.pk, D(0))
+
+    def teardown(self) -> None:
+        try:
+            for place, worker in enumerate(self.workers):
+                for reservation in worker.reserved.values():
+                    reservation.release()
+                self.runner.run(worker.book.close())
+                self.ship(place)
+            for budget in self.house.budgets():
+                assert (budget.spent, budget.held) == (self.charged.get(budget.pk, D(0)), D(0))
+        finally:
+            self.runner.run(self.pool.close())
+            self.runner.close()
+
+
+@pytest.mark.parametrize("machine", [Spending, Overcharging, Layered])
+def test_leases_and_counters_agree_whatever_happens_in_whatever_order(
+    machine: type[RuleBasedStateMachine],
+) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,8 @@ ZONES = [
     "America/St_Johns",  # clocks once went back at 00:01, so midnight came twice
     "America/Sao_Paulo",  # clocks once skipped midnight
     "Africa/Cairo",
+    "Asia/Beirut",  # clocks skip midnight each spring
+    "Africa/Casablanca",
     "Asia/Kathmandu",  # 5:45 ahead
     "Australia/Lord_Howe",  # clocks change by half an hour
     "Pacific/Apia",  # 2011-12-30 never was
@@ -49,6 +52,12 @@ def utc(text: str) -> datetime:
         ("day", "2026-07-01 20:00", "Asia/Kathmandu", "2026-07-01 18:15", "2026-07-02 18:15"),
         # Sao Paulo skipped from 2018-11-03 24:00 (-3) to 01:00 (-2): that Sunday began at 03:00 UTC.
         ("day", "2018-11-04 12:00", "America/Sao_Paulo", "2018-11-04 03:00", "2018-11-05 02:00"),
+        # Beirut skips from 00:00 (+2) to 01:00 (+3) on 2024-03-31: 23 hours.
+        ("day", "2024-03-31 12:00", "Asia/Beirut", "2024-03-30 22:00", "2024-03-31 21:00"),
+        # Cairo skips from 00:00 (+2) to 01:00 (+3) on 2024-04-26, and goes from 24:00 (+3) back to 23:00 (+2)
+        # at the end of 2024-10-31, which has 25 hours.
+        ("day", "2024-04-26 12:00", "Africa/Cairo", "2024-04-25 22:00", "2024-04-26 21:00"),
+        ("day", "2024-10-31 21:30", "Africa/Cairo", "2024-10-30 21:00", "2024-10-31 22:00"),
         # Toronto's clocks went from 23:30 (-5) to 00:30 (-4) on 1919-03-30: the day ends at midnight as it was.
         ("day", "1919-03-31 04:45", "America/Toronto", "1919-03-30 05:00", "1919-03-31 05:00"),
         # St John's: 2010-11-07 00:01 (-2:30) became 23:01 (-3:30); the first midnight began the day.
@@ -86,6 +95,16 @@ def test_a_week_is_seven_days_give_or_take_the_clocks(at: datetime, zone: str) -
     start, end = period_bounds("week", at, zone)
     assert end is not None
     assert timedelta(days=5, hours=23) <= end - start <= timedelta(days=7, hours=2)
+
+
+@given(moments, st.sampled_from(ZONES))
+def test_a_day_that_began_with_a_clock_change_is_its_date_in_the_zone(at: datetime, zone: str) -> None:
+    start, end = period_bounds("day", at, zone)
+    assert end is not None
+    # The middle of the day shows one date, whatever the clocks did at its edges.
+    shown = (start + (end - start) / 2).astimezone(ZoneInfo(zone)).date()
+    assert start.astimezone(ZoneInfo(zone)).date() == shown
+    assert timedelta(hours=22) <= end - start <= timedelta(hours=26)
 
 
 def test_what_is_no_period_zone_or_moment_is_refused() -> None:
