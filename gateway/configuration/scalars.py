@@ -85,7 +85,9 @@ def _address(value: str) -> str:
         named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         named = False
-    if not named or parts.query or parts.fragment or parts.username is not None or len(value) > 500:
+    # Azure's resources are told apart from its newer API by their version (routing.dialects.openai).
+    query = re.sub(r"^api-version=[\w.-]+$", "", parts.query) if named else ""
+    if not named or query or parts.fragment or parts.username is not None or len(value) > 500:
         raise ValueError("must be an http or https address without user, query or fragment")
     return value.rstrip("/")
 

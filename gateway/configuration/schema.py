@@ -72,6 +72,8 @@ class ProviderBlock(Block):
         kind = KINDS[self.kind]
         if self.base_url is None and not kind.base_url:
             raise ValueError(f"base_url is missing, and kind {self.kind} has no default")
+        if self.kind != "azure" and "?" in (self.base_url or ""):
+            raise ValueError("base_url may have an api-version only for kind azure")
         if kind.needs_credential and not self.credentials:
             raise ValueError(f"credentials are missing, and kind {self.kind} needs one")
         return self

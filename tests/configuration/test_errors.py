@@ -6,6 +6,7 @@ import pytest
 from django_scopes import scopes_disabled
 
 from gateway.configuration.problems import ConfigurationError
+from gateway.configuration.schema import ProviderBlock
 from routing.kinds import KINDS
 from routing.models import Provider
 from tenants.models import AuditEntry
@@ -50,6 +51,18 @@ def problems_of(text: str) -> list[str]:
             "    timeouts: {}",
             "providers[1]",
             "base_url is missing, and kind vllm has no default",
+        ),
+        (
+            "    base_url: http://127.0.0.1:8001/v1",
+            "    base_url: http://127.0.0.1:8001/v1?key=secret",
+            "providers[1].base_url",
+            "must be an http or https address without user, query or fragment",
+        ),
+        (
+            "    base_url: http://127.0.0.1:8001/v1",
+            "    base_url: http://127.0.0.1:8001/v1?api-version=1",
+            "providers[1]",
+            "base_url may have an api-version only for kind azure",
         ),
         (
             "    base_url: http://127.0.0.1:8001/v1",
@@ -389,3 +402,11 @@ def test_a_group_without_a_priced_deployment_is_refused() -> None:
     text = changed(("{name: quality, deployments: [{name: gpt-vision}]}", "{name: quality}"))
     (problem,) = problems_of(text)
     assert "model_groups[1]: No deployment of quality has a price" in problem
+
+
+def test_the_address_of_an_azure_resource_may_have_a_version() -> None:
+    address = "https://r.openai.azure.com?api-version=2024-10-21"
+    block = ProviderBlock.model_validate(
+        {"name": "a", "kind": "azure", "base_url": address, "credentials": ["k"]}
+    )
+    assert block.base_url == address
