@@ -28,8 +28,12 @@ def test_thinking_text_and_a_call_are_three_blocks_in_order() -> None:
     assert told(blocks.feed({"role": "assistant", "content": ""})) == []
     assert told(blocks.feed({"reasoning_content": "Hm"})) == [("open", 0, ""), ("delta", 0, "Hm")]
     assert told(blocks.feed({"content": "So"})) == [("close", 0, ""), ("open", 1, ""), ("delta", 1, "So")]
-    assert told(blocks.feed(call(0, "", "f"))) == [("close", 1, ""), ("open", 2, "")]
-    assert told(blocks.feed(call(0, '{"a":1}'))) == [("delta", 2, '{"a":1}')]
+    assert told(blocks.feed(call(0, "", "f"))) == []
+    assert told(blocks.feed(call(0, '{"a":1}'))) == [
+        ("close", 1, ""),
+        ("open", 2, ""),
+        ("delta", 2, '{"a":1}'),
+    ]
     assert told(blocks.finish()) == [("close", 2, "")]
 
 
@@ -46,10 +50,18 @@ def test_a_second_call_waits_until_the_arguments_of_the_first_are_whole() -> Non
     assert told(blocks.feed(call(1, ":2}"))) == [("delta", 1, ":2}")]
 
 
+def test_a_name_that_comes_in_pieces_is_whole_when_its_call_opens() -> None:
+    blocks = Blocks()
+    assert told(blocks.feed(call(0, "", "get_"))) == []
+    assert told(blocks.feed(call(0, "", "time"))) == []
+    assert told(blocks.feed(call(0, "{}"))) == [("open", 0, ""), ("delta", 0, "{}")]
+    assert blocks.all[0].name == "get_time"
+
+
 def test_a_call_without_arguments_gets_an_empty_object() -> None:
     blocks = Blocks()
     blocks.feed(call(0, "", "now"))
-    assert told(blocks.finish()) == [("delta", 0, "{}"), ("close", 0, "")]
+    assert told(blocks.finish()) == [("open", 0, ""), ("delta", 0, "{}"), ("close", 0, "")]
 
 
 def test_thinking_told_under_both_names_is_shown_once() -> None:

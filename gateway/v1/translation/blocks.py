@@ -149,6 +149,9 @@ class Blocks:
             block = self._calls[index] = self._new(
                 CALL, str(piece.get("id") or ""), str(function.get("name") or "")
             )
+        elif not block.pieces and isinstance(function.get("name"), str):
+            # A name may come in pieces, but not after arguments.
+            block.name += function["name"]
         arguments = function.get("arguments")
         if isinstance(arguments, str) and arguments:
             block.pieces.append(arguments)
@@ -163,6 +166,10 @@ class Blocks:
                     block.told = len(block.pieces)
                     yield Step("delta", block, fresh)
             following = self._live + 1 < len(self.all)
+            if following and not over:
+                coming = self.all[self._live + 1]
+                # A call opens with its whole name, which is known when its arguments begin.
+                following = coming.kind != CALL or bool(coming.pieces)
             if self._live >= 0:
                 if not over and not (following and block.whole):
                     return
