@@ -217,13 +217,13 @@ def test_mail_goes_to_addresses_and_to_whoever_has_the_role(acme: Cast) -> None:
     )
     counter(acme, "10", alert_at=[D(1)])
     notice()
-    send_all(NOW + timedelta(seconds=30))
+    send_all(datetime.now(UTC) + timedelta(seconds=30))
     (sent,) = mail.outbox
     assert sorted(sent.bcc) == ["ann@acme.example", "ops@acme.example"]
     assert "/o/acme/quotas/" in sent.body
     assert Delivery.objects.get().state == "sent"
     # Once sent, never again.
-    send_all(NOW + timedelta(days=1))
+    send_all(datetime.now(UTC) + timedelta(days=1))
     assert len(mail.outbox) == 1
 
 
@@ -336,7 +336,7 @@ def test_nothing_is_sent_through_a_channel_that_is_off(acme: Cast) -> None:
     counter(acme, "10", alert_at=[D(1)])
     notice()
     switch_channel(acting_user=None, channel=channel, on=False)
-    send_all(NOW + timedelta(minutes=1))
+    send_all(datetime.now(UTC) + timedelta(minutes=1))
     assert (mail.outbox, Delivery.objects.get().problem) == ([], "switched off")
 
 
