@@ -35,6 +35,8 @@ MINIMUM = "Up to the minimum charge"
 class ChargeLine:
     """One class of usage. ``quantity`` is tokens for most; None for what fills up to the minimum."""
 
+    # Of billing.pricing.CLASSES, or "minimum".
+    name: str
     label: str
     quantity: Decimal | None
     # US dollars per million, or per one; None where the price names none, so that it is free.
@@ -93,6 +95,7 @@ def explained(event: UsageEvent, row: Price) -> Explanation:
     rates = row.rates.during(event.started_at)
     lines = [
         ChargeLine(
+            each.name,
             LABELS[each.name],
             each.quantity,
             None if each.rate is None else EXACT.multiply(each.rate, factor),
@@ -107,7 +110,7 @@ def explained(event: UsageEvent, row: Price) -> Explanation:
     least = EXACT.multiply(rates.minimum, factor)
     if exact < least:
         missing = EXACT.subtract(least, exact)
-        lines.append(ChargeLine(MINIMUM, None, None, False, missing))
+        lines.append(ChargeLine("minimum", MINIMUM, None, None, False, missing))
         exact = least
     return Explanation(
         source,

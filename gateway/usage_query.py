@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
 
@@ -37,6 +37,10 @@ class UsageQuery:
     def bounds(self) -> tuple[datetime, datetime]:
         """The time asked for, in UTC, its end excluded."""
         return local_range(self.organization, self.first, self.last)
+
+    def within(self, condition: Q) -> UsageQuery:
+        """The same, of the usage that ``condition`` allows."""
+        return replace(self, where=condition & self.where)
 
     def parameters(self, **changes: str) -> str:
         """The same as a query string, with some parameters replaced, or left out where empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django.db import models
@@ -92,7 +93,7 @@ class Price(models.Model):
         """What the row says, by the names of ``billing.price_terms.COLUMNS``."""
         return {name: getattr(self, name) for name in COLUMNS}
 
-    @property
+    @cached_property
     def rates(self) -> Rates:
-        """The row as rates."""
+        """The row as rates; computed once, as a row is never changed."""
         return rates_of(self.pk or 0, self.terms())

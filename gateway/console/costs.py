@@ -1,20 +1,18 @@
-"""What was used and what it cost, by user, key, team, model and day; on a page and as CSV."""
+"""What was used and what it cost, by user, key, team, model and day."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import cast
 
 from django.db.models import Q
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import path
 
 from billing.access import Names, names_of, visible_to
 from billing.reports import (
-    DIMENSIONS,
     NOBODY,
     Dimension,
     Report,
@@ -22,8 +20,8 @@ from billing.reports import (
     cost_report,
     daily_series,
 )
-from billing.sums import Sums, total
-from billing.usage_export import CONTENT_TYPES, CURRENCY, Format, csv_lines, streamed_export
+from billing.sums import total
+from gateway.console import downloads
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Bar, bar_chart
 from gateway.templatetags.console import money, number
@@ -214,83 +212,4 @@ def _requests(query: UsageQuery, row: Row) -> str:
     return query.parameters(**row.filters) if row.filters and row.sums.requests else ""
 
 
-REPORT_COLUMNS = (
-    "requests",
-    "errors",
-    "input_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "charge",
-)
-
-
-def _cells(sums: Sums, *, provider_cost: bool) -> list[object]:
-    cells: list[object] = [getattr(sums, name) for name in REPORT_COLUMNS[:-1]]
-    cells.append(sums.charge)
-    if provider_cost:
-        cells += [sums.cost, sums.margin]
-    return [*cells, CURRENCY]
-
-
-@requires(Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)
-def report_csv(request: TenantRequest) -> HttpResponse:
-    """``costs/report.csv``: every row of the report the page shows, exact, without a total."""
-    organization = request.tenant.organization
-    by = request.GET.get("by", "user")
-    staff = request.user.is_staff
-    if by not in DIMENSIONS or (by == "deployment" and not staff):
-        return _refused(f"by: “{by[:40]}” is no dimension.")
-    try:
-        query = read(request.GET, organization, names_of(organization))
-    except BadQuery as error:
-        return _refused(str(error))
-    where = visible_to(request.tenant) & query.where
-    report = cost_report(organization, by, *query.bounds, where)
-    extra = ("cost", "margin") if staff else ()
-    lines: list[list[object]] = [[by, "id", "detail", *REPORT_COLUMNS, *extra, "currency"]]
-    lines += [[row.label, row.key, row.detail, *_cells(row.sums, provider_cost=staff)] for row in report.rows]
-    response = HttpResponse(csv_lines(lines), content_type=CONTENT_TYPES["csv"])
-    response.headers["Content-Disposition"] = _attachment(f"costs-by-{by}", query, "csv")
-    return response
-
-
-def _refused(message: str) -> HttpResponse:
-    return HttpResponse(f"{message}\n", status=400, content_type="text/plain; charset=utf-8")
-
-
-def _attachment(what: str, query: UsageQuery, ending: str) -> str:
-    name = f"{what}-{query.organization.slug}-{query.first}-{query.last}.{ending}"
-    return f'attachment; filename="{name}"'
-
-
-@requires(Permission.EXPORT_USAGE)
-def usage_export(request: TenantRequest, *, format_: Format) -> HttpResponse:
-    """``costs/usage.csv`` and ``costs/usage.jsonl``: one line a request, streamed."""
-    organization = request.tenant.organization
-    try:
-        query = read(request.GET, organization, names_of(organization))
-    except BadQuery as error:
-        return _refused(str(error))
-    start, end = query.bounds
-    rows = streamed_export(
-        organization,
-        start,
-        end,
-        format_,
-        where=visible_to(request.tenant) & query.where,
-        provider_cost=request.user.is_staff,
-    )
-    response = StreamingHttpResponse(rows, content_type=CONTENT_TYPES[format_])
-    response.headers["Content-Disposition"] = _attachment("usage", query, format_)
-    # Django's two kinds of response have no common type that the decorator could name.
-    return cast(HttpResponse, response)
-
-
-urlpatterns = [
-    path("", costs, name="costs"),
-    path("report.csv", report_csv, name="costs_report"),
-    path("usage.csv", usage_export, {"format_": "csv"}, name="costs_usage_csv"),
-    path("usage.jsonl", usage_export, {"format_": "jsonl"}, name="costs_usage_jsonl"),
-]
+urlpatterns = [path("", costs, name="costs"), *downloads.urlpatterns]

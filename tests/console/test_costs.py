@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django_scopes import scopes_disabled
 
 from billing.models import DirtyBucket
+from gateway.console import downloads
 from gateway.console.charts import Bar, bar_chart, short_money, ticks
 from gateway.usage_query import today
 from tenants.models import Membership
@@ -186,7 +187,7 @@ def test_what_providers_ask_is_shown_to_operators_alone(acme: Tenant, owner: Cli
     operator.user.save(update_fields=["is_staff"])
     staff = signed_in(operator)
     for path in (f"{COSTS}?{MARCH}", f"{COSTS}report.csv?{MARCH}"):
-        shown, seen = staff.get(path).content.decode(), owner.get(path).content.decode()
+        shown, seen = (b"".join(client.get(path)).decode() for client in (staff, owner))
         assert "7.31" in shown
         assert "1.33" in shown
         assert "7.31" not in seen
@@ -210,7 +211,7 @@ def test_the_report_as_csv_has_every_row_exactly(acme: Tenant, owner: Client) ->
     assert response["Content-Disposition"] == (
         'attachment; filename="costs-by-end_user-acme-2026-03-01-2026-03-31.csv"'
     )
-    assert response.content.decode() == (
+    assert b"".join(response).decode() == (
         "end_user,id,detail,requests,errors,input_tokens,cached_input_tokens,cache_write_tokens,"
         "output_tokens,reasoning_tokens,charge,currency\r\n"
         "Not named,,,1,0,0,0,2,9,4,3.00,USD\r\n"
@@ -228,6 +229,41 @@ def test_the_usage_download_is_streamed_without_the_providers_cost(acme: Tenant,
     assert [(row["request_id"], row["cost"], row["charge"]) for row in rows] == [("req-1", "", "4.00")]
     lines = b"".join(owner.get(f"{COSTS}usage.jsonl?{MARCH}&team=ads"))
     assert lines == b""
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+@pytest.mark.parametrize("what", ["report", "usage", "focus"])
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "xlsx"])
+def test_every_download_is_a_file_with_its_name(acme: Tenant, owner: Client, what: str, format_: str) -> None:
+    event(acme.backend, "2026-03-02T10:00", "req-1", "4")
+    rollup(acme.backend, "2026-03-02T10:00", "4")
+    response = owner.get(f"{COSTS}{what}.{format_}?{MARCH}")
+    content = b"".join(response)
+    name = {"report": "costs-by-user"}.get(what, what)
+    assert response["Content-Disposition"] == (
+        f'attachment; filename="{name}-acme-2026-03-01-2026-03-31.{format_}"'
+    )
+    assert (content[:4] == b"PK\x03\x04") == (format_ == "xlsx")
+    assert format_ == "xlsx" or b"4.00" in content
+
+
+def test_a_filter_narrows_the_focus_download(acme: Tenant, owner: Client) -> None:
+    event(acme.backend, "2026-03-02T10:00", "req-1", "4")
+    event(acme.banner, "2026-03-02T10:00", "req-2", "8")
+    content = b"".join(owner.get(f"{COSTS}focus.csv?{MARCH}&team=ads")).decode()
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    assert [(row["ResourceName"], row["BilledCost"]) for row in rows] == [("banner", "8.00")]
+
+
+@pytest.mark.parametrize("path", ["focus.csv", "usage.xlsx"])
+def test_a_file_that_would_take_too_long_is_refused(
+    acme: Tenant, owner: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(downloads, "AT_ONCE", 2)
+    rollup(acme.backend, "2026-03-02T10:00", "4", requests=3)
+    response = owner.get(f"{COSTS}{path}?{MARCH}")
+    assert response.status_code == 400
+    assert "too many for this file at once" in response.content.decode()
 
 
 @pytest.mark.parametrize(("role", "status"), [(Role.FINANCE, 200), (Role.MEMBER, 403), (Role.VIEWER, 403)])

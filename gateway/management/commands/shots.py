@@ -42,9 +42,11 @@ NO_PAGE = {
     "team_leave",
     "invitation_resend",
     "invitation_revoke",
-    "costs_report",
-    "costs_usage_csv",
-    "costs_usage_jsonl",
+    *(
+        f"costs_{what}_{format_}"
+        for what in ("report", "usage", "focus")
+        for format_ in ("csv", "jsonl", "xlsx")
+    ),
     "ledger_csv",
     "statement_csv",
     "statement_pdf",
@@ -106,6 +108,8 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
         if name not in {"key", "request", "roles"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
+    yield Shot("costs-download", pages["costs"], owner, submit=".page-head summary")
+    yield Shot("costs-download-narrow", pages["costs"], owner, narrow=True, submit=".page-head summary")
     yield Shot("checkout", reverse("console:checkout", args=[acme, sample.checkout]), owner)
     yield Shot("statement", reverse("console:statement", args=[acme, sample.statement]), owner)
     yield Shot(

@@ -1,0 +1,1 @@
+"""Exports: any table of a tenant's usage as CSV, JSONL or XLSX."""

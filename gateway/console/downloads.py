@@ -1,0 +1,151 @@
+"""Downloads of what the costs page shows: the report, the usage behind it, and the same as FOCUS."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from typing import cast
+
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.urls import path
+
+from billing.access import names_of, visible_to
+from billing.exports.focus import TABLE as FOCUS
+from billing.exports.focus import focus_rows
+from billing.exports.sheets import CONTENT_TYPES, FORMATS, Format, Row, Table, sheet
+from billing.exports.usage import TABLE as USAGE
+from billing.reports import DIMENSIONS, cost_report, totals_for
+from billing.sums import Sums
+from billing.usage_export import CURRENCY, streamed_export, usage_rows
+from gateway.console.access import TenantRequest, requires
+from gateway.usage_query import BadQuery, UsageQuery, read
+from tenants.permissions import Permission
+
+# Requests that an export made while the browser waits may hold.
+AT_ONCE = 50_000
+# What of a download stays in memory while it is made; the rest is in a temporary file.
+IN_MEMORY = 1 << 20
+REPORT_COLUMNS = (
+    "requests",
+    "errors",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "charge",
+)
+
+
+def _refused(message: str) -> HttpResponse:
+    return HttpResponse(f"{message}\n", status=400, content_type="text/plain; charset=utf-8")
+
+
+def _name(what: str, query: UsageQuery, format_: Format) -> str:
+    return f"{what}-{query.organization.slug}-{query.first}-{query.last}.{format_}"
+
+
+def _download(query: UsageQuery, table: Table, rows: Iterable[Row], format_: Format) -> HttpResponse:
+    """``rows`` as a file, made whole before it is sent."""
+    # The response closes it.
+    file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+    with sheet(file, table, format_) as begun:
+        begun.add(rows)
+    length = file.tell()
+    file.seek(0)
+    response = FileResponse(
+        file,
+        as_attachment=True,
+        filename=_name(table.name, query, format_),
+        content_type=CONTENT_TYPES[format_],
+    )
+    response.headers["Content-Length"] = str(length)
+    # Django's two kinds of response have no common type that the decorator could name.
+    return cast(HttpResponse, response)
+
+
+def _asked(request: TenantRequest) -> UsageQuery:
+    """What the address asks for, of what the person may see. Raises BadQuery."""
+    organization = request.tenant.organization
+    query = read(request.GET, organization, names_of(organization))
+    return query.within(visible_to(request.tenant))
+
+
+def _cells(sums: Sums, *, provider_cost: bool) -> dict[str, object]:
+    cells: dict[str, object] = {name: getattr(sums, name) for name in REPORT_COLUMNS}
+    if provider_cost:
+        cells |= {"cost": sums.cost, "margin": sums.margin}
+    return cells | {"currency": CURRENCY}
+
+
+@requires(Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)
+def report(request: TenantRequest, *, format_: Format) -> HttpResponse:
+    """``costs/report.<format>``: every row of the report the page shows, exact, without a total."""
+    by = request.GET.get("by", "user")
+    staff = request.user.is_staff
+    if by not in DIMENSIONS or (by == "deployment" and not staff):
+        return _refused(f"by: “{by[:40]}” is no dimension.")
+    try:
+        query = _asked(request)
+    except BadQuery as error:
+        return _refused(str(error))
+    amounts = ("charge", *(("cost", "margin") if staff else ()))
+    table = Table(
+        f"costs-by-{by}",
+        (by, "id", "detail", *REPORT_COLUMNS[:-1], *amounts, "currency"),
+        {name: f"{name}_exact" for name in amounts},
+    )
+    rows = (
+        {by: row.label, "id": row.key, "detail": row.detail, **_cells(row.sums, provider_cost=staff)}
+        for row in cost_report(query.organization, by, *query.bounds, query.where).rows
+    )
+    return _download(query, table, rows, format_)
+
+
+@requires(Permission.EXPORT_USAGE)
+def usage(request: TenantRequest, *, format_: Format) -> HttpResponse:
+    """``costs/usage.<format>``: one line a request; CSV and JSONL are streamed."""
+    try:
+        query = _asked(request)
+    except BadQuery as error:
+        return _refused(str(error))
+    organization, (start, end), staff = query.organization, query.bounds, request.user.is_staff
+    if format_ == "xlsx":
+        if _too_many(query):
+            return _refused(TOO_MANY)
+        rows = usage_rows(organization, start, end, where=query.where, provider_cost=staff)
+        return _download(query, USAGE, rows, format_)
+    pieces = streamed_export(organization, start, end, format_, where=query.where, provider_cost=staff)
+    response = StreamingHttpResponse(pieces, content_type=CONTENT_TYPES[format_])
+    response.headers["Content-Disposition"] = f'attachment; filename="{_name("usage", query, format_)}"'
+    return cast(HttpResponse, response)
+
+
+@requires(Permission.EXPORT_USAGE)
+def focus(request: TenantRequest, *, format_: Format) -> HttpResponse:
+    """``costs/focus.<format>``: the usage by day, key, model and class in the columns of FOCUS 1.0."""
+    try:
+        query = _asked(request)
+    except BadQuery as error:
+        return _refused(str(error))
+    if _too_many(query):
+        return _refused(TOO_MANY)
+    rows = focus_rows(query.organization, *query.bounds, where=query.where)
+    return _download(query, FOCUS, rows, format_)
+
+
+TOO_MANY = (
+    f"More than {AT_ONCE:,} requests are too many for this file at once. Choose fewer days or a filter,"
+    " or the usage as CSV."
+)
+
+
+def _too_many(query: UsageQuery) -> bool:
+    return totals_for(query.organization, *query.bounds, query.where).requests > AT_ONCE
+
+
+urlpatterns = [
+    path(f"{name}.{format_}", view, {"format_": format_}, name=f"costs_{name}_{format_}")
+    for name, view in (("report", report), ("usage", usage), ("focus", focus))
+    for format_ in FORMATS
+]
