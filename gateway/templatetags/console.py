@@ -242,6 +242,21 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Notifications", "notifications", "info", (Permission.MANAGE_NOTIFICATIONS,)),
     ("Audit", "audit", "audit", (Permission.VIEW_AUDIT,)),
 )
+# The headings under which sections stand, in order; what is not named stands above them.
+HEADINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Use", ("keys", "playground", "models", "health", "requests")),
+    ("People and limits", ("members", "end_users", "quotas")),
+    ("Money", ("costs", "exports", "ledger", "statements", "price_history")),
+    ("Organization", ("notifications", "audit", "settings")),
+)
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Where a section stands: under which heading (0: above them), and there at which place."""
+    for number, (_, names) in enumerate(HEADINGS, 1):
+        if name in names:
+            return number, names.index(name)
+    return 0, 0
 
 
 @register.inclusion_tag("console/nav.html", takes_context=True)
@@ -249,16 +264,20 @@ def navigation(context: template.Context) -> dict[str, Any]:
     """The sections that this person may open, the current one marked."""
     request = context["request"]
     access = getattr(request, "tenant", None)
-    entries = []
+    groups: dict[str, list[dict[str, Any]]] = {}
     if access is not None:
         home = reverse("console:overview", args=[access.organization.slug])
-        for label, name, drawing, permissions in SECTIONS:
+        for label, name, drawing, permissions in sorted(SECTIONS, key=lambda section: _place(section[1])):
             if all(access.teams_with(wanted) == [] for wanted in permissions):
                 continue
             url = reverse(f"console:{name}", args=[access.organization.slug])
             current = request.path == url if url == home else request.path.startswith(url)
-            entries.append({"label": label, "url": url, "icon": drawing, "current": current})
-    return {"entries": entries}
+            number, _ = _place(name)
+            heading = HEADINGS[number - 1][0] if number else ""
+            groups.setdefault(heading, []).append(
+                {"label": label, "url": url, "icon": drawing, "current": current}
+            )
+    return {"groups": groups}
 
 
 @register.simple_tag(takes_context=True)
