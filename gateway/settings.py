@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +196,26 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_REDIRECT_URL = "/"
 LOGIN_URL = "/accounts/login/"
 ACCOUNT_LOGIN_METHODS = {"email"}
-ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
-ACCOUNT_EMAIL_VERIFICATION = env.str("EMAIL_VERIFICATION", default="none" if DEBUG else "mandatory")
+# EMAIL_VERIFICATION: mandatory (nobody signs in before), optional (a link is sent) or none.
+ACCOUNT_EMAIL_VERIFICATION: str = env.str("EMAIL_VERIFICATION", default="optional" if DEBUG else "mandatory")
+if ACCOUNT_EMAIL_VERIFICATION not in {"mandatory", "optional", "none"}:
+    raise ImproperlyConfigured("EMAIL_VERIFICATION must be mandatory, optional or none.")
+# Whoever follows the link in the browser in which they signed up is in at once.
+ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_ADAPTER = "tenants.accounts.AccountAdapter"
-# SIGN_UP: whether strangers may make an account of their own. Members are invited otherwise.
-SIGN_UP: bool = env.bool("SIGN_UP", default=False)
+# SIGN_UP: who may make an account: open (everybody, and organizations too), invited, closed (nobody).
+SIGN_UP: str = env.str("SIGN_UP", default="open" if DEBUG else "invited")
+if SIGN_UP not in {"open", "invited", "closed"}:
+    raise ImproperlyConfigured("SIGN_UP must be open, invited or closed.")
+# SIGN_UP_CREDIT: US dollars an organization that its owner made may owe; 0: it pays in advance.
+SIGN_UP_CREDIT = Decimal(env.str("SIGN_UP_CREDIT", default="5" if DEBUG else "0"))
+if not (SIGN_UP_CREDIT.is_finite() and SIGN_UP_CREDIT >= 0):
+    raise ImproperlyConfigured("SIGN_UP_CREDIT must be a number of dollars, 0 or more.")
+# SIGN_UP_PLAN: name of the plan such an organization is on; empty: none.
+SIGN_UP_PLAN: str = env.str("SIGN_UP_PLAN", default="")
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key"}
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Weir"

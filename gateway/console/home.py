@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from tenants.access import organizations_of
+from tenants.accounts import sign_up_open
 from tenants.models import User
 
 
@@ -17,4 +18,6 @@ def home(request: HttpRequest) -> HttpResponse:
     organizations = organizations_of(request.user)
     if len(organizations) == 1:
         return redirect("console:overview", organization=organizations[0].slug)
+    if not organizations and sign_up_open() and not request.user.is_staff:
+        return redirect("console:organization_new")
     return render(request, "console/home.html", {"organizations": organizations})

@@ -224,6 +224,8 @@ def _offer(request: HttpRequest, found: Invitation, token: str) -> HttpResponse:
         return render(request, "console/invitations/accept.html", context)
     if User.objects.filter(email__iexact=found.email).exists():
         return render(request, "console/invitations/sign_in.html", context)
+    if settings.SIGN_UP == "closed":
+        return render(request, "console/invitations/refused.html", {"problem": "Closed"}, status=403)
     form: SetPasswordForm[User] = SetPasswordForm(User(email=found.email), request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:

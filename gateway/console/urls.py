@@ -14,6 +14,7 @@ from gateway.console import (
     ledger,
     members,
     notifications,
+    organizations,
     overview,
     quotas,
     requests,
@@ -39,6 +40,7 @@ _pages: list[URLPattern | URLResolver] = [
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home.home, name="home"),
     path("payments/", include(funds.public_urlpatterns)),
+    path("organizations/", include(organizations.public_urlpatterns)),
     path("invitation/", include(invitations.public_urlpatterns)),
     path("o/<slug:organization>/", include(_pages)),
 ]

@@ -8,7 +8,6 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from django import template
-from django.conf import settings
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
@@ -17,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from billing.money import EXACT, plain
 from tenants.access import organizations_of
+from tenants.accounts import sign_up_open
 from tenants.models import Organization, User
 from tenants.permissions import Permission
 
@@ -221,10 +221,7 @@ def query(context: template.Context, **changes: Any) -> str:
     return f"?{parameters.urlencode()}"
 
 
-@register.simple_tag
-def sign_up_open() -> bool:
-    """Whether strangers may make an account of their own."""
-    return bool(settings.SIGN_UP)
+register.simple_tag(sign_up_open)
 
 
 # --- Navigation -----------------------------------------------------------------------------------

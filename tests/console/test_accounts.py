@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from django.core import mail
 from django.test import Client
 
+from tenants.models import User
 from tests.cast import PASSWORD, Cast
 from tests.console.conftest import SignIn
 
@@ -53,7 +55,12 @@ def test_a_forgotten_password_is_replaced_by_link(acme: Cast) -> None:
     assert Client().login(email="bob@acme.example", password="another fine password")
 
 
-def test_strangers_cannot_make_an_account(acme: Cast) -> None:
+@pytest.mark.parametrize("mode", ["invited", "closed"])
+def test_strangers_cannot_make_an_account_where_it_is_not_open(acme: Cast, settings: Any, mode: str) -> None:
+    settings.SIGN_UP = mode
     html = Client().get("/accounts/login/").content.decode()
     assert "Accounts are made by your organization" in html
     assert "/accounts/signup/" not in html
+    page = Client().post("/accounts/signup/", {"email": "eve@x.example", "password1": "a kettle of herons"})
+    assert "Accounts come by invitation" in page.content.decode()
+    assert not User.objects.filter(email="eve@x.example").exists()

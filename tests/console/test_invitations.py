@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core import mail
+from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
@@ -77,7 +78,7 @@ def test_only_a_keyed_digest_of_the_token_is_kept(acme: Cast) -> None:
 def test_a_new_person_chooses_a_password_and_is_in_with_role_and_teams(
     acme: Cast, client: Client, settings: Any
 ) -> None:
-    settings.SIGN_UP = False
+    settings.SIGN_UP = "invited"
     found, token = invited(acme, role=Role.VIEWER, teams=[acme.search, acme.support], team_role=Role.ADMIN)
     page = followed(client, token)
     assert token not in page.redirect_chain[-1][0]
@@ -245,3 +246,28 @@ def test_every_step_is_in_the_audit_log(acme: Cast, other: Cast) -> None:
         ("invited", "ann@acme.example", "gone@acme.example"),
         ("revoked", "ann@acme.example", "gone@acme.example"),
     ]
+
+
+def test_where_nobody_makes_accounts_an_invitation_makes_none(
+    acme: Cast, client: Client, settings: Any
+) -> None:
+    settings.SIGN_UP = "closed"
+    _, token = invited(acme)
+    followed(client, token)
+    assert client.post("/invitation/", CHOSEN).status_code == 403
+    assert not User.objects.filter(email="eve@acme.example").exists()
+
+
+def test_a_new_person_who_accepts_proves_the_address_before_coming_in(
+    acme: Cast, client: Client, settings: Any
+) -> None:
+    cache.clear()  # of the pause between two links to one address
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    _, token = invited(acme)
+    followed(client, token)
+    assert client.post("/invitation/", CHOSEN)["Location"] == "/accounts/confirm-email/"
+    assert client.get("/o/acme/")["Location"].startswith("/accounts/login/")
+    found = re.search(r"http://\S+(/accounts/confirm-email/\S+/)", str(mail.outbox[0].body))
+    assert found is not None
+    assert client.post(found[1])["Location"] == "/o/acme/"
+    assert client.get("/o/acme/").status_code == 200

@@ -48,6 +48,7 @@ WRITE_ONLY = (405, 405, 403, 403, 403, 403)
 
 READS: dict[str, tuple[int, ...]] = {
     "console:home": (302, 302, 302, 302, 302, 302),
+    "console:organization_new": ALL,
     "console:overview": ALL,
     "console:keys": ALL,
     "console:key_new": (200, 200, 403, 200, 403, 200),
@@ -101,7 +102,13 @@ READS: dict[str, tuple[int, ...]] = {
     "api:keys": ALL,
 }
 # Addresses without an organization in them.
-WITHOUT_TENANT = {"console:home", "console:invitation", "console:invitation_open", "console:payment_webhook"}
+WITHOUT_TENANT = {
+    "console:home",
+    "console:organization_new",
+    "console:invitation",
+    "console:invitation_open",
+    "console:payment_webhook",
+}
 # For people who have no account yet; whoever holds no token finds nothing.
 PUBLIC = {"console:invitation", "console:invitation_open", "console:payment_webhook"}
 # Addresses of one object.

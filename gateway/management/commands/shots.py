@@ -76,6 +76,26 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("login", login)
     yield Shot("login-dark", login, dark=True)
     yield Shot("login-wrong", login, fill=wrong, submit="main button[type=submit]")
+    yield Shot("sign-up", reverse("account_signup"))
+    yield Shot(
+        "sign-up-wrong",
+        reverse("account_signup"),
+        fill=(("[name=email]", "x@y.example"), ("[name=password1]", "password12")),
+        submit="main button[type=submit]",
+    )
+    yield Shot("sign-up-sent", reverse("account_email_verification_sent"))
+    yield Shot("sign-up-link-dead", reverse("account_confirm_email", args=["unknown"]))
+    founding = reverse("console:organization_new")
+    yield Shot("organization-new", founding, owner)
+    yield Shot("organization-new-dark", founding, owner, dark=True)
+    yield Shot("organization-new-narrow", founding, owner, narrow=True)
+    yield Shot(
+        "organization-new-taken",
+        founding,
+        owner,
+        fill=(("[name=name]", "Acme"), ("[name=slug]", acme)),
+        submit="main button.primary",
+    )
     yield Shot("password-reset", reverse("account_reset_password"))
     yield Shot("password-change", reverse("account_change_password"), owner)
     yield Shot("two-factor", reverse("mfa_index"), owner)
