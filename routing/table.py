@@ -11,8 +11,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 from psycopg.rows import dict_row
+from psycopg.types.json import JsonbLoader
 
 from routing.credentials import decrypt
 from routing.kinds import KINDS, Kind
@@ -123,33 +124,46 @@ _MEMBERS = (
 )
 
 
+_QUERIES = (_PROVIDERS, _DEPLOYMENTS, _MEMBERS, _GROUPS)
+Rows = list[dict[str, Any]]
+
+
 async def load_table(connection: AsyncConnection[Any]) -> RoutingTable:
     """Read the table from PostgreSQL, in one snapshot of the database."""
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        providers = {row["id"]: _provider(row) for row in await (await cursor.execute(_PROVIDERS)).fetchall()}
-        deployments = {
-            row["id"]: DeploymentSpec(
-                row["id"],
-                row["name"],
-                row["model"],
-                providers[row["provider_id"]],
-                row["context_window"],
-                row["max_output_tokens"],
-                None if row["capabilities"] is None else frozenset(row["capabilities"]),
-                row["region"],
-            )
-            for row in await (await cursor.execute(_DEPLOYMENTS)).fetchall()
-        }
-        members: dict[int, list[Member]] = {}
-        for row in await (await cursor.execute(_MEMBERS)).fetchall():
-            member = Member(deployments[row["deployment_id"]], row["priority"], row["weight"])
-            members.setdefault(row["group_id"], []).append(member)
-        groups = {
-            row["name"]: _group(row, tuple(members.get(row["id"], ())))
-            for row in await (await cursor.execute(_GROUPS)).fetchall()
-        }
-    return RoutingTable(MappingProxyType(groups))
+        return _table(*[await (await cursor.execute(query)).fetchall() for query in _QUERIES])
+
+
+def read_table(connection: Connection[Any]) -> RoutingTable:
+    """The table as ``connection``, such as Django's, sees it at this moment."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.adapters.register_loader("jsonb", JsonbLoader)
+        return _table(*[cursor.execute(query).fetchall() for query in _QUERIES])
+
+
+def _table(providers: Rows, deployments: Rows, members: Rows, groups: Rows) -> RoutingTable:
+    provider = {row["id"]: _provider(row) for row in providers}
+    deployment = {
+        row["id"]: DeploymentSpec(
+            row["id"],
+            row["name"],
+            row["model"],
+            provider[row["provider_id"]],
+            row["context_window"],
+            row["max_output_tokens"],
+            None if row["capabilities"] is None else frozenset(row["capabilities"]),
+            row["region"],
+        )
+        for row in deployments
+    }
+    places: dict[int, list[Member]] = {}
+    for row in members:
+        member = Member(deployment[row["deployment_id"]], row["priority"], row["weight"])
+        places.setdefault(row["group_id"], []).append(member)
+    return RoutingTable(
+        MappingProxyType({row["name"]: _group(row, tuple(places.get(row["id"], ()))) for row in groups})
+    )
 
 
 def _provider(row: dict[str, Any]) -> ProviderSpec:

@@ -187,3 +187,18 @@ def timeline(spans: Sequence[Span], total: int, *, label: str) -> SafeString:
         label,
         lines,
     )
+
+
+def strip(words: Sequence[str], label: str) -> SafeString:
+    """A row of small bars, the oldest first, each of the class (``good``, ``warn``, ``bad``, ``off``) in ``words``."""
+    bars = format_html_join(
+        "",
+        '<rect class="{}" x="{}" width="4" height="14" rx="1"/>',
+        ((word, 6 * number) for number, word in enumerate(words)),
+    )
+    return format_html(
+        '<svg class="strip" role="img" aria-label="{}" width="{}" height="14">{}</svg>',
+        label,
+        6 * len(words),
+        bars,
+    )

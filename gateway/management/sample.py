@@ -46,6 +46,8 @@ MODELS = (
     ("quality", "sonnet", "claude-sonnet-5", "3.00", "15.00"),
     ("long", "flash", "gemini-3-flash", "0.10", "0.40"),
 )
+# The model group with several deployments.
+MIXED = "quality"
 HISTORY = timedelta(days=52)
 REQUESTS = 2600
 
@@ -70,6 +72,8 @@ class Sample:
     statement: str
     # The reference of a payment that was begun.
     checkout: str
+    # A model group with several deployments.
+    model: str
     # A budget that is raised for a while.
     raised: int
 
@@ -77,6 +81,7 @@ class Sample:
 def _routes() -> dict[str, int]:
     """Make what the models are; returns the ids of their prices by deployment."""
     prices = {}
+    deployments = {}
     provider = create_provider(
         acting_user=None,
         name="simulator",
@@ -85,13 +90,30 @@ def _routes() -> dict[str, int]:
         credentials=["none"],
     )
     for group, name, model, price_in, price_out in MODELS:
-        deployment = create_deployment(
-            acting_user=None, name=name, provider=provider, model=model, context_window=400_000
+        deployment = deployments[group] = create_deployment(
+            acting_user=None,
+            name=name,
+            provider=provider,
+            model=model,
+            context_window=400_000,
+            capabilities=["tools", "json_schema", *(["vision"] if group == "quality" else [])],
         )
         prices[name] = set_price(
             acting_user=None, deployment=deployment, input=Decimal(price_in), output=Decimal(price_out)
         ).pk
-        create_model_group(acting_user=None, name=group, places=[Place(deployment)])
+    create_model_group(acting_user=None, name="fast", places=[Place(deployments["fast"])])
+    create_model_group(acting_user=None, name="long", places=[Place(deployments["long"])])
+    create_model_group(
+        acting_user=None,
+        name=MIXED,
+        places=[
+            Place(deployments["quality"]),
+            Place(deployments["fast"], priority=2, weight=3),
+            Place(deployments["long"], priority=2),
+        ],
+        fallbacks={"on_error": ["long"], "on_context_window": ["long"]},
+        rules=[{"when": {"input_tokens_over": 300_000}, "use": "long"}],
+    )
     return prices
 
 
@@ -465,6 +487,7 @@ def make_sample() -> Sample:
         invitation=invitation,
         request=request,
         raised=_raised(acme),
+        model=MIXED,
         statement=statements[-1].number,
         checkout=begun.reference,
     )

@@ -231,11 +231,13 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Overview", "overview", "overview", (Permission.VIEW,)),
     ("Keys", "keys", "keys", (Permission.VIEW_OWN_USAGE,)),
     ("Quotas", "quotas", "quotas", (Permission.VIEW,)),
+    ("Models", "models", "model", (Permission.VIEW,)),
     ("Members", "members", "members", (Permission.VIEW,)),
     ("Costs", "costs", "costs", (Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)),
     ("Ledger", "ledger", "balance", (Permission.VIEW_MONEY,)),
     ("Statements", "statements", "statement", (Permission.VIEW_MONEY,)),
     ("Requests", "requests", "requests", (Permission.VIEW_REQUESTS,)),
+    ("Health", "health", "clock", (Permission.VIEW,)),
     ("Notifications", "notifications", "info", (Permission.MANAGE_NOTIFICATIONS,)),
     ("Audit", "audit", "audit", (Permission.VIEW_AUDIT,)),
 )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 from psycopg.rows import dict_row
+from psycopg.types.json import JsonbLoader
 
 from billing.price_terms import rates_of
 from billing.pricing import Rates
@@ -25,6 +26,12 @@ class History:
 
     since: tuple[datetime, ...]
     rates: tuple[Rates, ...]
+
+    def listed(self, moment: datetime) -> Rates | None:
+        """The price as it stands at ``moment``, with its peak hours; None as for ``at``."""
+        index = bisect_right(self.since, moment)
+        rates = self.rates[index - 1] if index else None
+        return rates if rates is not None and (rates.input is not None or rates.priced) else None
 
     def at(self, moment: datetime) -> Rates | None:
         """The price in force at ``moment``; None before the first, and from one that ended it on."""
@@ -67,18 +74,29 @@ EMPTY = RateBook({}, {}, {})
 
 async def load_rates(connection: AsyncConnection[Any]) -> RateBook:
     """Read every price from PostgreSQL, past ones included: a few rows for each deployment and group."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        return _rate_book(await (await cursor.execute(_PRICES)).fetchall())
+
+
+def read_rates(connection: Connection[Any]) -> RateBook:
+    """Every price as ``connection``, such as Django's, sees it at this moment."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.adapters.register_loader("jsonb", JsonbLoader)
+        return _rate_book(cursor.execute(_PRICES).fetchall())
+
+
+def _rate_book(rows: list[dict[str, Any]]) -> RateBook:
     costs: dict[int, list[tuple[datetime, Rates]]] = {}
     prices: dict[int, list[tuple[datetime, Rates]]] = {}
     own: dict[tuple[int, int], list[tuple[datetime, Rates]]] = {}
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        for row in await (await cursor.execute(_PRICES)).fetchall():
-            entry = row["effective_from"], rates_of(row["id"], row)
-            if row["model_group_id"] is None:
-                costs.setdefault(row["deployment_id"], []).append(entry)
-            elif row["organization_id"] is None:
-                prices.setdefault(row["model_group_id"], []).append(entry)
-            else:
-                own.setdefault((row["organization_id"], row["model_group_id"]), []).append(entry)
+    for row in rows:
+        entry = row["effective_from"], rates_of(row["id"], row)
+        if row["model_group_id"] is None:
+            costs.setdefault(row["deployment_id"], []).append(entry)
+        elif row["organization_id"] is None:
+            prices.setdefault(row["model_group_id"], []).append(entry)
+        else:
+            own.setdefault((row["organization_id"], row["model_group_id"]), []).append(entry)
     return RateBook(_histories(costs), _histories(prices), _histories(own))
 
 

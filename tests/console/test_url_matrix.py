@@ -23,6 +23,7 @@ from billing.services.codes import make_code
 from billing.services.quotas import set_quota
 from billing.statements.making import make_through
 from gateway.notifications.channels import add_channel
+from routing.models import ModelGroup
 from tenants.models import Membership, Organization, TeamMembership
 from tenants.permissions import Role
 from tenants.services.invitations import invite
@@ -56,6 +57,10 @@ READS: dict[str, tuple[int, ...]] = {
     "console:key_edit": (200, 200, 403, 404, 403, 200),
     "console:key_rotate": (200, 200, 403, 404, 403, 200),
     "console:key_revoke": (200, 200, 403, 404, 404, 200),
+    "console:models": ALL,
+    "console:model": ALL,
+    "console:model_why": ALL,
+    "console:health": ALL,
     "console:quotas": ALL,
     "console:quota_save": (405, 405, 403, 403, 403, 405),
     "console:quota_raise": (405, 405, 403, 403, 403, 405),
@@ -117,6 +122,8 @@ WITH_OBJECT = (
     "console:key_edit",
     "console:key_rotate",
     "console:key_revoke",
+    "console:model",
+    "console:model_why",
     "console:quota_save",
     "console:quota_raise",
     "console:notification_channel",
@@ -227,6 +234,7 @@ class World:
         objects = {
             "key": of.batch.pk,
             "layer": f"team-{of.search.pk}",
+            "group": f"models-of-{of.organization.slug}",
             "channel": self.ids[f"channel_of_{of.organization.slug}"],
             "quota": self.ids[f"quota_of_{of.organization.slug}"],
             "member": self.people["member"].pk if of is self.acme else of.ann.pk,
@@ -252,6 +260,10 @@ class World:
 @pytest.fixture
 def world() -> World:
     acme, globex = make_tenant("acme"), make_tenant("globex")
+    for tenant in (acme, globex):
+        group = ModelGroup.objects.create(name=f"models-of-{tenant.organization.slug}")
+        tenant.organization.model_groups = [group.name]
+        tenant.organization.save(update_fields=["model_groups"])
     organization = acme.organization
     people = {
         role: make_member(organization, f"{role}@acme.example", Role(role))

@@ -107,6 +107,8 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "overview",
             "keys",
             "key_new",
+            "models",
+            "health",
             "quotas",
             "notifications",
             "members",
@@ -122,11 +124,13 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     }
     pages["key"] = reverse("console:key", args=[acme, sample.key.pk])
     pages["request"] = reverse("console:request", args=[acme, sample.request])
+    pages["model"] = reverse("console:model", args=[acme, sample.model])
+    pages["model_why"] = reverse("console:model_why", args=[acme, sample.model])
     for name, url in pages.items():
         yield Shot(name, url, owner)
         yield Shot(f"{name}-dark", url, owner, dark=True)
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
-        if name not in {"key", "request", "roles"}:
+        if name not in {"key", "request", "roles", "model", "model_why"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
     yield Shot("costs-download", pages["costs"], owner, submit=".page-head summary")
     yield Shot("costs-download-narrow", pages["costs"], owner, narrow=True, submit=".page-head summary")
@@ -147,6 +151,8 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         submit=".primary",
     )
     yield Shot("key-secret", pages["key_new"], owner, fill=(("[name=name]", "fresh-app"),), submit=".primary")
+    yield Shot("model-why-left-out", f"{pages['model_why']}?tokens=9000000&needs=vision&region=eu", owner)
+    yield Shot("model-why-wrong", f"{pages['model_why']}?tokens=many&region=EU!", owner)
     yield Shot("keys-none-match", f"{pages['keys']}?q=nothing", owner)
     yield Shot("keys-all", f"{pages['keys']}?state=all", owner)
     yield Shot("quotas-edit", f"{pages['quotas']}?edit=team-{sample.key.team_id}", owner)
