@@ -217,8 +217,8 @@ def answer(
         "later": [
             (words, [name for name in names if caller.may_use(name)])
             for words, names in (
-                ("the prompt is too long for it", group.on_context_window),
-                ("a content filter refuses", group.on_content_filter),
+                ("the prompt is too long for it", route.group.on_context_window),
+                ("its content filter refuses", route.group.on_content_filter),
             )
         ],
     }
