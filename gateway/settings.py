@@ -237,6 +237,10 @@ MAX_BODY_BYTES: int = env.int("MAX_BODY_BYTES", default=16 * 1024 * 1024)
 MAX_ANSWER_BYTES: int = env.int("MAX_ANSWER_BYTES", default=64 * 1024 * 1024)
 # RESPONSE_DAYS: days that a kept response of /v1/responses lives.
 RESPONSE_DAYS: int = env.int("RESPONSE_DAYS", default=30)
+# IDEMPOTENCY_HOURS: how long the answer to a request with an Idempotency-Key is kept, in Redis.
+IDEMPOTENCY_HOURS: int = env.int("IDEMPOTENCY_HOURS", default=24)
+# IDEMPOTENCY_MAX_BYTES: a larger answer is not kept; asking again with its key is then a 409.
+IDEMPOTENCY_MAX_BYTES: int = env.int("IDEMPOTENCY_MAX_BYTES", default=2 * 1024 * 1024)
 # MAX_IN_FLIGHT: requests a worker serves at a time; one more is refused with 503 at once.
 MAX_IN_FLIGHT: int = env.int("MAX_IN_FLIGHT", default=2000)
 # MAX_BUFFERED_BYTES: bytes of request bodies a worker holds at a time; beyond it 503 at once.

@@ -21,19 +21,29 @@ def _current() -> MultiFernet:
     return _fernet(tuple(settings.CREDENTIAL_KEYS))
 
 
-def encrypt(secret: str) -> bytes:
-    """``secret`` under the first key."""
-    return _current().encrypt(secret.encode())
+def seal(content: bytes) -> bytes:
+    """``content`` under the first key."""
+    return _current().encrypt(content)
 
 
-def decrypt(ciphertext: bytes | memoryview) -> str:
-    """The secret. Raises ``UndecipherableCredential``, whose message quotes nothing."""
+def unseal(ciphertext: bytes | memoryview) -> bytes:
+    """The content. Raises ``UndecipherableCredential``, whose message quotes nothing."""
     try:
-        return _current().decrypt(bytes(ciphertext)).decode()
+        return _current().decrypt(bytes(ciphertext))
     except InvalidToken:
         raise UndecipherableCredential(
             "A stored credential cannot be decrypted. Is the key it was made with missing from CREDENTIAL_KEYS?"
         ) from None
+
+
+def encrypt(secret: str) -> bytes:
+    """``secret`` under the first key."""
+    return seal(secret.encode())
+
+
+def decrypt(ciphertext: bytes | memoryview) -> str:
+    """The secret. Raises ``UndecipherableCredential``, whose message quotes nothing."""
+    return unseal(ciphertext).decode()
 
 
 def rotate(ciphertext: bytes | memoryview) -> bytes:

@@ -39,6 +39,11 @@ STATUSES: dict[str, tuple[str, Q]] = {
 # What each end means, in the words of the page.
 ENDS = {
     "completed": ("Completed", "good", "The whole answer reached the client."),
+    "replay": (
+        "Replayed",
+        "good",
+        "The answer of an earlier request with the same Idempotency-Key, given again. You are not charged.",
+    ),
     "client_gone": ("Client left", "warn", "The client closed the connection before the end."),
     "provider_error": ("Provider error", "bad", "Every provider that was tried failed."),
     "timeout": ("Timeout", "bad", "The provider did not answer in time."),

@@ -44,6 +44,9 @@ class Abandoned:
         if exchange.finished or (exchange.attempts and exchange.attempts[-1].reason == DELIVERED):
             return
         exchange.client_gone = True
+        if exchange.once:
+            # Whoever asks again gets this answer, so it is made to its end and keeps its slot until then.
+            return
         leave()
         if exchange.sent and self.going_on < MOST:
             self.going_on += 1

@@ -20,6 +20,7 @@ from gateway.v1.error_shapes import ANTHROPIC, ErrorShape
 from gateway.v1.errors import (
     NO_RETRY,
     BodyTooLarge,
+    Conflict,
     Headers,
     Internal,
     MethodNotAllowed,
@@ -29,6 +30,7 @@ from gateway.v1.errors import (
 from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
 from gateway.v1.facts import Facts, decode, narrow
 from gateway.v1.fetch import JSON_HEADERS
+from gateway.v1.idempotency import HEADER, REPLAYED, Kept, Recorder
 from gateway.v1.offers import no_address, offers_after, offers_for, printable
 from gateway.v1.principals import Principal
 from gateway.v1.resources import Asking, Resource, resource_at
@@ -64,6 +66,8 @@ class Call:
     headers: dict[bytes, bytes] = field(init=False)
     base: Headers = field(init=False)
     grants: list[Grant] = field(default_factory=list)
+    # What is sent, where the client may ask for it again.
+    recorder: Recorder | None = None
 
     def __post_init__(self) -> None:
         self.headers = dict(self.scope["headers"])
@@ -117,9 +121,11 @@ class App:
         endpoint = ENDPOINTS.get(path)
         exchange = Exchange(endpoint.name if endpoint is not None else "")
         call = Call(scope, receive, send, exchange, endpoint, errors_of(path))
+        if endpoint is not None and HEADER in call.headers:
+            call.send = call.recorder = Recorder(send, exchange)
         if endpoint is not None and endpoint.shape is not None:
             keep = partial(self._keep, exchange) if endpoint.kept else None
-            call.send = Shown(send, exchange, endpoint.shape, keep)
+            call.send = Shown(call.send, exchange, endpoint.shape, keep)
         try:
             try:
                 await self._route(call)
@@ -174,6 +180,8 @@ class App:
                 self._finish(call, "client_gone", CLIENT_GONE_STATUS)
             elif found is not None:
                 await self._serve(worker, call, *found, raw)
+            elif call.recorder is not None:
+                await self._once(worker, call, raw, call.recorder)
             else:
                 await self._infer(worker, call, raw)
         finally:
@@ -187,6 +195,34 @@ class App:
         asking = Asking(worker, principal, call.exchange.request_id, name, query, raw, [])
         body = await resource.methods[call.scope["method"]](asking)
         await _answer(call.send, 200, [*call.base, *asking.limits, *JSON_HEADERS], orjson.dumps(body))
+
+    async def _once(self, worker: Worker, call: Call, raw: bytes, recorder: Recorder) -> None:
+        """Ask a model, unless the same was asked before with the same Idempotency-Key."""
+        exchange, principal = call.exchange, principal_of(call.exchange)
+        taken = await worker.idempotency.take(
+            principal, call.headers[HEADER], call.scope["path"], raw, exchange.request_id
+        )
+        if isinstance(taken, Kept | Conflict):
+            # It asks no model, and is one of the key's requests all the same.
+            limits = await worker.admission.one_request(principal, exchange.request_id)
+            if isinstance(taken, Conflict):
+                raise taken
+            await self._replay(call, taken, limits, recorder)
+            return
+        exchange.once, recorder.claim = True, taken
+        try:
+            await self._infer(worker, call, raw)
+        finally:
+            if recorder.claim is not None:
+                await taken.release()
+
+    async def _replay(self, call: Call, kept: Kept, limits: Headers, recorder: Recorder) -> None:
+        """Give an answer once more. It costs nothing."""
+        exchange = call.exchange
+        exchange.facts = Facts(exchange.endpoint, {}, kept.model, kept.streamed)
+        exchange.replay_of, exchange.answering = kept.request_id, True
+        await _answer(recorder.send, 200, [*call.base, *limits, *kept.headers, REPLAYED], kept.body)
+        self._finish(call, "replay", 200)
 
     async def _infer(self, worker: Worker, call: Call, raw: bytes) -> None:
         """Ask a model: read, route, admit, journal, relay."""

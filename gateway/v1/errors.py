@@ -6,6 +6,7 @@
      +- NotAllowed          403  the key is good, but not for this
      +- NotFound            404  no such model or address
      +- MethodNotAllowed    405
+     +- Conflict            409  the Idempotency-Key does not let it pass
      +- BodyTooLarge        413
      +- LimitReached        429  a limit of this gateway: requests, tokens, concurrency
      +- BudgetSpent         429  a budget of this gateway
@@ -94,6 +95,13 @@ class MethodNotAllowed(V1Error):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class Conflict(V1Error):
+    """Another request with the same Idempotency-Key is in the way."""
+
+    status = 409
+    type = "invalid_request_error"
 
 
 class BodyTooLarge(V1Error):

@@ -104,7 +104,13 @@ class Exchange:
     sent: bool = False
     # Whether the client has the start of the answer.
     answering: bool = False
+    # Whether what is sent next ends a whole answer.
+    whole: bool = False
     client_gone: bool = False
+    # Whether its answer is kept for the same Idempotency-Key, so that it is made to its end.
+    once: bool = False
+    # The request whose answer it was given again; empty: none.
+    replay_of: str = ""
     # Seconds from the start after which the client gives up; None: it did not say.
     patience: float | None = None
     begun: bool = False

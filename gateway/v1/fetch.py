@@ -146,6 +146,7 @@ class Fetch:
             total_timeout=provider.total_timeout,
         )
         exchange.offer, exchange.scanner, exchange.sent = turn.offer, None, True
+        exchange.whole = False
         self._began = time.perf_counter()
         try:
             await self._open(self._answer)
@@ -267,13 +268,14 @@ class Fetch:
             headers = [header for header in headers if header[0] not in hidden]
         exchange.answering = True
         if self._scanner is None:
-            attempt.reason = DELIVERED
+            attempt.reason, exchange.whole = DELIVERED, True
             headers += [*JSON_HEADERS, (b"content-length", str(len(self._body)).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": self._body})
             return
         await send({"type": "http.response.start", "status": 200, "headers": [*headers, *STREAM_HEADERS]})
         if self._body:
+            exchange.whole = True
             await send({"type": "http.response.body", "body": self._body})
             attempt.reason = DELIVERED
             return
@@ -299,6 +301,7 @@ class Fetch:
             attempt.reason = cut.reason
             raise cut
         usage = scanner.usage or self._estimate(scanner)
+        self._exchange.whole = True
         await send({"type": "http.response.body", "body": scanner.closing(self._first, usage)})
         # The client has everything: from here on it may leave.
         attempt.reason = DELIVERED

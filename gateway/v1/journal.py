@@ -19,6 +19,8 @@ REFUSED_BY = "weir.refused_by"
 LOWERED_TO = "weir.max_tokens_lowered"
 # The tag that names the classes a provider used although nothing prices them.
 UNPRICED = "weir.unpriced"
+# The tag of a request that was given the answer of another once more.
+REPLAY_OF = "weir.replay_of"
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,8 @@ def _identity(exchange: Exchange) -> dict[str, Any]:
 def _tags(exchange: Exchange) -> dict[str, str]:
     if exchange.refusal:
         return {REFUSED_BY: exchange.refusal}
+    if exchange.replay_of:
+        return {REPLAY_OF: exchange.replay_of}
     if exchange.lowered_to is not None:
         return {LOWERED_TO: str(exchange.lowered_to)}
     return {}

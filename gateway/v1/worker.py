@@ -22,6 +22,7 @@ from gateway.v1.admission import Admission
 from gateway.v1.affinity import Affinity
 from gateway.v1.board import Board
 from gateway.v1.capacity import Capacity
+from gateway.v1.idempotency import IdempotencyKeys
 from gateway.v1.journal import Journal
 from gateway.v1.principals import Principals
 from gateway.v1.pulse import Pulse
@@ -95,6 +96,7 @@ class Worker:
         self._board = Board(settings.REDIS_URL, self.pulse)
         self.pulse.ask_others = self._board.claims
         self.affinity = Affinity(settings.REDIS_URL)
+        self.idempotency = IdempotencyKeys(settings.REDIS_URL)
         await self.reload()
         self._tasks = [
             asyncio.create_task(self._listen()),
@@ -115,6 +117,7 @@ class Worker:
         self._writer.close()
         await self._board.close()
         await self.affinity.close()
+        await self.idempotency.close()
         await self._limiter.close()
         await self.upstream.close()
         await self.pool.close()
