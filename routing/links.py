@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StringConstraints,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -35,6 +36,7 @@ def one_of(*words: str) -> AfterValidator:
 
 
 Capability = Annotated[str, one_of(*CAPABILITIES)]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000_000 - 1)]
 
 
@@ -60,11 +62,12 @@ class WhenBlock(Block):
     team: str | None = None
     input_tokens_over: Count | None = None
     needs: Annotated[list[Capability], Field(min_length=1)] | None = None
+    region: Annotated[list[Region], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _something(self) -> WhenBlock:
         if not self.model_dump(exclude_none=True):
-            raise ValueError("must give a condition: plan, team, input_tokens_over or needs")
+            raise ValueError("must give a condition: plan, team, input_tokens_over, needs or region")
         return self
 
 
@@ -127,6 +130,8 @@ def _implied(general: Mapping[str, Any], special: Mapping[str, Any]) -> bool:
                 holds = special[name] >= value
             case "needs":
                 holds = set(special[name]) >= set(value)
+            case "region":
+                holds = set(special[name]) <= set(value)
             case _:
                 holds = special[name] == value
         if not holds:

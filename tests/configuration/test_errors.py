@@ -170,7 +170,7 @@ def problems_of(text: str) -> list[str]:
             "{when: {plan: enterprise}",
             "{when: {}",
             "model_groups[0].rules[0].when",
-            "must give a condition: plan, team, input_tokens_over or needs",
+            "must give a condition: plan, team, input_tokens_over, needs or region",
         ),
         (
             "    plan: enterprise",

@@ -148,6 +148,22 @@ def test_a_rule_narrows_to_named_deployments() -> None:
     assert run(main, need=Need(capabilities=frozenset({"vision"}))) == ["b"]
 
 
+def test_a_rule_on_the_region_asks_that_the_request_must_stay_within_it() -> None:
+    rule = Rule(MappingProxyType({"region": ["eu", "ch"]}), "european", None)
+    here, there = deployment("here", region="eu"), deployment("there", region="us")
+    main = group("g", Member(there, 1, 1), Member(here, 2, 1), rules=(rule,))
+    european = group("european", Member(here, 1, 1))
+
+    def first(*regions: str) -> str:
+        need = Need(regions=frozenset(regions) if regions else None)
+        return str(
+            order(table(main, european), main, need, signals(), Random(1), lambda _name: True)[0].group.name
+        )
+
+    assert [first("eu"), first("eu", "ch")] == ["european", "european"]
+    assert [first("eu", "us"), first()] == ["g", "g"]
+
+
 def test_an_unknown_condition_never_matches() -> None:
     rule = Rule(MappingProxyType({"moon": "full"}), "long", None)
     assert run(group("g", Member(A, 1, 1), rules=(rule,)), group("long", Member(B, 1, 1))) == ["a"]

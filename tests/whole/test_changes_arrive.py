@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import transaction
 
 from routing.models import Deployment, GroupDeployment, ModelGroup
 from tenants.services.keys import create_key, revoke_key
+from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 
 WITHIN = 1.0
@@ -120,6 +122,7 @@ def test_changes_under_load_arrive_within_a_second_and_fail_no_request(
             ModelGroup.objects.filter(pk=group.pk).update(fallbacks={"on_error": [f"{slug}-other"]})
             time.sleep(WITHIN)
             # From here on only the new fallback can answer.
+            breaking = time.monotonic()
             Deployment.objects.filter(name=f"{slug}-1-sim-large").update(model="sim-500")
             broken = time.monotonic() + WITHIN
             time.sleep(2 * WITHIN)
@@ -128,8 +131,54 @@ def test_changes_under_load_arrive_within_a_second_and_fail_no_request(
         for each in running:
             each.result()
     assert {status for _, status, _ in seen} == {200}
-    assert {model for began, _, model in seen if drained < began < broken - WITHIN} == {"sim-large"}
+    assert {model for began, _, model in seen if drained < began < breaking - WITHIN / 2} == {"sim-large"}
     assert {model for began, _, model in seen if began > broken} == {"sim-fast"}
+
+
+def test_weights_that_change_under_load_hold_within_a_second_on_both_workers_and_fail_no_request(
+    two_servers: list[str], stack: Stack, slug: str
+) -> None:
+    tenant = stack.tenant(slug)
+    group = stack.group(slug, "sim-small", "sim-large", strategy="weighted")
+    members = GroupDeployment.objects.filter(group=group)
+    members.filter(priority=0).update(weight=99)
+    time.sleep(WITHIN)
+    seen: list[tuple[str, float, int, str]] = []
+    over = Event()
+
+    def load(url: str) -> None:
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {tenant.secret}"}) as http:
+            while not over.is_set():
+                began = time.monotonic()
+                answer = http.post("/v1/chat/completions", json={"model": slug, **ASK})
+                seen.append((url, began, answer.status_code, answer.json().get("model", "")))
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(load, url) for url in two_servers * 2]
+        try:
+            time.sleep(WITHIN)
+            with transaction.atomic():
+                members.filter(priority=0).update(weight=1)
+                members.filter(priority=1).update(weight=99)
+            changed = time.monotonic()
+            wait_until(lambda: all(_after(seen, url, changed + WITHIN) >= 20 for url in two_servers), 30)
+        finally:
+            over.set()
+        for each in running:
+            each.result()
+    assert {status for *_, status, _ in seen} == {200}
+    for url in two_servers:
+        before = [model for at, began, _, model in seen if at == url and began < changed]
+        after = [model for at, began, _, model in seen if at == url and began > changed + WITHIN]
+        # 99 of 100 go there; that a fifth of twenty or more does not has a chance of one in ten thousand.
+        assert before.count("sim-small") > 0.8 * len(before)
+        assert after.count("sim-large") > 0.8 * len(after)
+
+
+def _after(seen: list[tuple[str, float, int, str]], url: str, moment: float) -> int:
+    """How many requests one worker got after a moment."""
+    return sum(at == url and began > moment for at, began, *_ in seen)
 
 
 def answering(urls: list[str], tenant: Tenant, group: str) -> list[str]:

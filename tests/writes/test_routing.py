@@ -163,6 +163,7 @@ def test_a_group_without_a_priced_deployment_is_refused_and_stays_one_with_a_pri
         ({"rules": [{"when": {"team": "x"}, "deployments": ["fast-own"]}]}, "there is no team 'x'"),
         ({"rules": [{"when": {"plan": "x"}, "use": "nowhere"}]}, "is not a model group"),
         ({"rules": [{"when": {"needs": ["tools"]}, "use": "fast"}]}, "goes in a circle: fast -> fast"),
+        ({"rules": [{"when": {"region": ["EU"]}, "use": "fast"}]}, r"rules\[0\].when.region\[0\]"),
         (
             {
                 "rules": [
@@ -188,6 +189,9 @@ def test_a_rule_is_unreachable_where_an_earlier_one_asks_no_more() -> None:
     assert unreachable([{"when": tools}, {"when": {"needs": ["vision", "tools"]}}]) == [(1, 0)]
     assert unreachable([{"when": long}, {"when": {"input_tokens_over": 8}}]) == []
     assert unreachable([{"when": plan}, {"when": {"plan": "b"}}]) == []
+    eu, both = {"region": ["eu"]}, {"region": ["eu", "us"]}
+    assert unreachable([{"when": both}, {"when": eu}]) == [(1, 0)]
+    assert unreachable([{"when": eu}, {"when": both}]) == []
 
 
 def test_a_cycle_is_found_wherever_it_is() -> None:
