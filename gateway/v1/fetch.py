@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
@@ -11,6 +12,7 @@ from billing.token_usage import TokenUsage, from_openai
 from gateway.v1 import answers
 from gateway.v1.asking import ask, kept
 from gateway.v1.contracts import Contract, contract_for, kept_answer, kept_stream
+from gateway.v1.counting import counted_answer, counted_stream, shown_usage
 from gateway.v1.error_bodies import reported_usage
 from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed
 from gateway.v1.exchange import Attempt, Exchange
@@ -40,6 +42,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLOSING_WAIT = 0.2
 # What goes on after [DONE] for longer is given up.
 MOST_CLOSING_READS = 16
+# What can be counted where the provider reports no usage.
+COUNTED_ENDPOINTS = frozenset({"chat.completions", "embeddings"})
 # The reason of an attempt that the client has whole.
 DELIVERED = "ok"
 STREAM_HEADERS: Headers = [
@@ -108,8 +112,12 @@ class Fetch:
     ) -> None:
         exchange, attempt, scanner = self._exchange, self.attempt, self._scanner
         if scanner is not None:
-            exchange.usage = from_openai(scanner.usage) if scanner.usage else None
             exchange.seen_output_tokens = scanner.estimated_output_tokens
+            if scanner.usage:
+                exchange.usage = from_openai(scanner.usage)
+            elif exchange.client_gone or (exchange.answering and kind is not asyncio.CancelledError):
+                # The tenant pays for what there is of an answer.
+                exchange.usage = self._usage or await self._counted(scanner)
         attempt.duration_ms = exchange.elapsed_ms() - attempt.started_ms
         if self._answer is not None:
             await self._answer.__aexit__(kind, error, trace)
@@ -195,10 +203,13 @@ class Fetch:
                 "bad_answer",
                 ProviderFailed(f"The provider's answer could not be used. {error}", headers=NO_RETRY),
             ) from None
-        exchange.usage, exchange.seen_output_tokens = read.usage, read.text_bytes // 4
-        self._usage, self._body = read.usage, read.body
+        usage, body = read.usage, read.body
+        if usage is None and facts.endpoint in COUNTED_ENDPOINTS:
+            usage, body = await counted_answer(facts, deployment.model, body)
+        exchange.usage, exchange.seen_output_tokens = usage, read.text_bytes // 4
+        self._usage, self._body = usage, body
         if self._contract is not None:
-            self._body, self._told = await kept(exchange, self._contract, kept_answer, read.body)
+            self._body, self._told = await kept(exchange, self._contract, kept_answer, body)
 
     async def _keep_stream(self) -> None:
         """Read a stream to its end if it must keep to a contract: what the client has cannot be taken back."""
@@ -300,17 +311,19 @@ class Fetch:
             cut = incomplete(scanner, answering=True)
             attempt.reason = cut.reason
             raise cut
-        usage = scanner.usage or self._estimate(scanner)
+        usage = scanner.usage
+        if usage is None:
+            # For the client that asked, and for the charge, where the provider sent none.
+            self._usage = await self._counted(scanner)
+            usage = shown_usage(self._usage)
         self._exchange.whole = True
         await send({"type": "http.response.body", "body": scanner.closing(self._first, usage)})
         # The client has everything: from here on it may leave.
         attempt.reason = DELIVERED
         await _drain(answer)
 
-    def _estimate(self, scanner: StreamScanner) -> dict[str, Any]:
-        """A usage object for a client that asked, where the provider sent none."""
-        prompt, output = self._facts.input_tokens, scanner.estimated_output_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+    async def _counted(self, scanner: StreamScanner) -> TokenUsage:
+        return await counted_stream(self._facts, self.turn.offer.candidate.deployment.model, scanner)
 
 
 def _spoken(deployment: DeploymentSpec) -> Dialect:

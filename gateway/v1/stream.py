@@ -8,6 +8,7 @@ providers whose dialect is not clean are read by ``gateway.v1.repairing``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
@@ -18,6 +19,8 @@ from routing.dialects import fault_of
 DONE: Final = b"data: [DONE]\n\n"
 # An event may not be longer than this: a provider that never ends one must not fill the memory.
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+# So much of a stream's content is kept, to count its tokens where the provider does not.
+MOST_KEPT_BYTES: Final = 1024 * 1024
 
 # Inside a JSON string a quotation mark is escaped, so text of the model can never match these;
 # a false match would only cost a decoding. One common first character makes the search fast.
@@ -51,6 +54,7 @@ class StreamScanner:
         "done",
         "error",
         "finished",
+        "kept",
         "overflow",
         "shortest",
         "usage",
@@ -73,6 +77,8 @@ class StreamScanner:
         self.content_events = 0
         self.bytes = 0
         self.shortest = 1 << 30
+        # Events with content, as the client got them, up to MOST_KEPT_BYTES.
+        self.kept: list[bytes] = []
 
     @property
     def complete(self) -> bool:
@@ -112,6 +118,8 @@ class StreamScanner:
     def _count(self, events: bytes) -> None:
         found = len(_CONTENT.findall(events))
         if found:
+            if self.bytes < MOST_KEPT_BYTES:
+                self.kept.append(events)
             self.content_events += found
             self.bytes += len(events)
             size = len(events) // found
@@ -221,8 +229,8 @@ class StreamScanner:
 _IDENTITY: Final = frozenset({"id", "created", "model", "system_fingerprint", "service_tier"})
 
 
-def identity(events: bytes) -> dict[str, Any] | None:
-    """The first chunk among ``events``, decoded; None if there is none yet."""
+def chunks(events: bytes) -> Iterator[dict[str, Any]]:
+    """The chunks that ``events`` carry, decoded."""
     for event in _split(events):
         data = _data(event)
         if data is not None and data.lstrip().startswith(b"{"):
@@ -230,9 +238,13 @@ def identity(events: bytes) -> dict[str, Any] | None:
                 chunk = orjson.loads(data)
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(chunk, dict) and chunk.get("id"):
-                return chunk
-    return None
+            if isinstance(chunk, dict):
+                yield chunk
+
+
+def identity(events: bytes) -> dict[str, Any] | None:
+    """The first chunk among ``events``, decoded; None if there is none yet."""
+    return next((chunk for chunk in chunks(events) if chunk.get("id")), None)
 
 
 def has_content(events: bytes) -> bool:

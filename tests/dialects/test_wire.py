@@ -135,7 +135,7 @@ def test_a_whole_stream_reaches_the_sdk(
     assert (event.end_reason, event.status) == ("completed", 200)
     assert event.output_tokens == answer.usage.completion_tokens
     if replay.usage is None:
-        assert event.usage_source == "estimated"
+        assert event.usage_source == "counted"
     else:
         assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == replay.usage
         assert event.usage_source == "reported"

@@ -145,7 +145,7 @@ def test_a_stream_that_breaks_ends_with_an_error_and_without_done(
         list(tenant.client().chat.completions.create(model=name, messages=ASK, stream=True))
     first, _ = events(tenant)
     assert first.end_reason == "cut"
-    assert first.usage_source == "estimated"
+    assert first.usage_source == "counted"
     assert first.output_tokens > 0
 
 
@@ -170,7 +170,7 @@ def test_a_stream_without_done_is_whole_if_it_says_why_it_ended(
     assert '"error"' not in body
 
 
-def test_missing_usage_is_estimated_and_a_usage_chunk_still_comes(
+def test_missing_usage_is_counted_and_a_usage_chunk_still_comes(
     stack: Stack, tenant: Tenant, slug: str
 ) -> None:
     name = grouped(stack, tenant, slug, "sim-nousage")
@@ -181,7 +181,7 @@ def test_missing_usage_is_estimated_and_a_usage_chunk_still_comes(
     assert last.usage is not None
     assert last.usage.completion_tokens >= 10
     (event,) = events(tenant)
-    assert event.usage_source == "estimated"
+    assert event.usage_source == "counted"
     assert event.output_tokens == last.usage.completion_tokens
 
 
@@ -205,7 +205,7 @@ def test_a_client_that_leaves_stops_the_provider_and_is_charged(
     assert end["end"] == "client_gone"
     assert end["words_sent"] < 200
     (event,) = events(tenant)
-    assert (event.end_reason, event.status, event.usage_source) == ("client_gone", 499, "estimated")
+    assert (event.end_reason, event.status, event.usage_source) == ("client_gone", 499, "counted")
     assert 5 <= event.output_tokens <= 2 * end["words_sent"]
     assert event.charge > 0
 
