@@ -14,6 +14,7 @@ from django.db.models import F
 from django_scopes import scopes_disabled
 
 from billing import ledger, partitions, reconcile, rollups, spans
+from billing.exports import making as exports
 from billing.models import TaskRun
 from billing.services import grants
 from billing.statements import making
@@ -89,6 +90,18 @@ def expire_grants() -> None:
 def make_statements() -> None:
     """Make and lock the statements of months that are over."""
     making.make_due()
+
+
+@shared_task(base=PlatformTask, soft_time_limit=6 * 3600, time_limit=6 * 3600 + 60)
+def make_exports() -> None:
+    """Make the files that were asked for."""
+    exports.make_due()
+
+
+@shared_task(base=PlatformTask, soft_time_limit=300, time_limit=330)
+def remove_expired_exports() -> None:
+    """Remove files that can no longer be fetched."""
+    exports.remove_expired()
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)

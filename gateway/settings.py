@@ -282,6 +282,13 @@ STATEMENT_ISSUER: str = "\n".join(
 # STATEMENT_FONT: a TrueType file for statements, where names need other letters than western European ones.
 STATEMENT_FONT: str = env.str("STATEMENT_FONT", default="")
 
+# EXPORT_DIR: where exported files lie until they expire; one disk for the console and the workers.
+EXPORT_DIR = Path(env.str("EXPORT_DIR", default=str(WEIR_DATA_DIR / "exports"))).resolve()
+# EXPORT_KEPT_HOURS: how long an exported file can be fetched.
+EXPORT_KEPT_HOURS: int = env.int("EXPORT_KEPT_HOURS", default=168)
+# EXPORTS_AT_ONCE: how many exports are made at the same time; leave Celery's workers processes for all else.
+EXPORTS_AT_ONCE: int = env.int("EXPORTS_AT_ONCE", default=1)
+
 # --- The rest ----------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-gb"

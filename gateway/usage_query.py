@@ -31,6 +31,8 @@ class UsageQuery:
     first: date
     last: date
     filters: dict[str, str]
+    # The filters as columns of usage rows and the value each must have.
+    columns: dict[str, object]
     where: Q
 
     @property
@@ -84,22 +86,22 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def _condition(name: str, text: str, names: Names) -> Q:
-    """The filter ``name`` as a condition on usage rows."""
+def _column(name: str, text: str, names: Names) -> tuple[str, object]:
+    """The filter ``name`` as a column of usage rows and the value it must have."""
     if name == "team":
         for team_id, slug in names.teams.items():
             if slug == text:
-                return Q(team_id=team_id)
+                return "team_id", team_id
         if text.startswith("removed-"):
-            return Q(team_id=_number(name, text.removeprefix("removed-")))
+            return "team_id", _number(name, text.removeprefix("removed-"))
         raise BadQuery(f"team: there is no team “{text[:63]}”.")
     if name == "member":
-        return Q(member_id__isnull=True) if text == "none" else Q(member_id=_number(name, text))
+        return "member_id", None if text == "none" else _number(name, text)
     if name == "key":
-        return Q(key_id=_number(name, text))
+        return "key_id", _number(name, text)
     if name == "end_user":
-        return Q(end_user="" if text == NOBODY else text)
-    return Q(model_group=text)
+        return "end_user", "" if text == NOBODY else text
+    return "model_group", text
 
 
 def read(
@@ -118,10 +120,12 @@ def read(
         raise BadQuery("to: the last day is before the first.")
     if (last - first).days >= MAX_DAYS:
         raise BadQuery(f"from: at most {MAX_DAYS} days at a time.")
-    where, filters = Q(), {}
+    filters: dict[str, str] = {}
+    columns: dict[str, object] = {}
     for name in FILTERS:
         text = parameters.get(name, "").replace("\x00", "").strip()
         if text:
-            where &= _condition(name, text, names)
+            column, value = _column(name, text, names)
+            columns[column] = value
             filters[name] = text
-    return UsageQuery(organization, first, last, filters, where)
+    return UsageQuery(organization, first, last, filters, columns, Q(**columns))

@@ -15,7 +15,6 @@ from decimal import Decimal
 from itertools import groupby
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import Q
 from django_scopes import scope
 
@@ -152,10 +151,27 @@ class _Prices:
         return found if found is not None and found.rates.priced else None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one key and model group on one day, its requests and their charge, in US dollars."""
+
+    rows: list[Row]
+    requests: int
+    charge: Decimal
+
+
 def focus_rows(
     organization: Organization, start: datetime, end: datetime, *, where: Q | None = None
 ) -> Iterator[Row]:
-    """The rows for the requests begun in ``[start, end)``, day by day of the organization's calendar.
+    """The rows for the requests begun in ``[start, end)``."""
+    for part in focus_parts(organization, start, end, where=where):
+        yield from part.rows
+
+
+def focus_parts(
+    organization: Organization, start: datetime, end: datetime, *, where: Q | None = None
+) -> Iterator[Part]:
+    """The same part by part, day by day of the organization's calendar, the requests of each day at one moment.
 
     Memory grows with the classes a key used on a day, not with the requests.
     """
@@ -170,10 +186,10 @@ def focus_rows(
                 .defer("attempts", "tags", "budget_ids")
                 .order_by(*_GROUPED, "started_at", "request_id")
             )
-        with transaction.atomic():
-            found = events.iterator(chunk_size=CHUNK)
-            for _, group in groupby(found, key=lambda event: [getattr(event, name) for name in _GROUPED]):
-                yield from _rows(organization, (first, after), _summed(group, prices), names)
+        found = events.iterator(chunk_size=CHUNK)
+        for _, of_group in groupby(found, key=lambda event: [getattr(event, name) for name in _GROUPED]):
+            group = _summed(of_group, prices)
+            yield Part(list(_rows(organization, (first, after), group, names)), group.requests, group.charge)
 
 
 @dataclass(slots=True)
@@ -183,6 +199,7 @@ class _Group:
     sample: UsageEvent
     lines: dict[_Sku, _Line]
     charge: Decimal
+    requests: int = 0
 
 
 def _summed(events: Iterator[UsageEvent], prices: _Prices) -> _Group:
@@ -192,6 +209,7 @@ def _summed(events: Iterator[UsageEvent], prices: _Prices) -> _Group:
         if group is None:
             group = _Group(event, {}, ZERO)
         group.charge = EXACT.add(group.charge, event.charge)
+        group.requests += 1
         for sku, quantity, amount, list_amount in _priced(event, prices):
             group.lines.setdefault(sku, _Line()).add(quantity, amount, list_amount)
     assert group is not None  # noqa: S101  # groupby makes no empty group

@@ -1,6 +1,7 @@
 """What it costs. The models stand in files by subject; import them from here."""
 
 from billing.models.exchange_rate import ExchangeRate
+from billing.models.export import Export
 from billing.models.ledger import (
     CUSTOMER_ACCOUNTS,
     AccountBalance,
@@ -31,6 +32,7 @@ __all__ = (
     "DeadLetter",
     "DirtyBucket",
     "ExchangeRate",
+    "Export",
     "Grant",
     "Lease",
     "LedgerEntry",

@@ -6,18 +6,20 @@ import tempfile
 from collections.abc import Iterable
 from typing import cast
 
-from django.http import FileResponse, HttpResponse, StreamingHttpResponse
-from django.urls import path
+from django.http import HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect
+from django.urls import path, reverse
 
 from billing.access import names_of, visible_to
 from billing.exports.focus import TABLE as FOCUS
 from billing.exports.focus import focus_rows
+from billing.exports.report import report_rows, table_of
 from billing.exports.sheets import CONTENT_TYPES, FORMATS, Format, Row, Table, sheet
 from billing.exports.usage import TABLE as USAGE
 from billing.reports import DIMENSIONS, cost_report, totals_for
-from billing.sums import Sums
-from billing.usage_export import CURRENCY, streamed_export, usage_rows
+from billing.usage_export import streamed_export, usage_rows
 from gateway.console.access import TenantRequest, requires
+from gateway.console.files import sent
 from gateway.usage_query import BadQuery, UsageQuery, read
 from tenants.permissions import Permission
 
@@ -25,16 +27,6 @@ from tenants.permissions import Permission
 AT_ONCE = 50_000
 # What of a download stays in memory while it is made; the rest is in a temporary file.
 IN_MEMORY = 1 << 20
-REPORT_COLUMNS = (
-    "requests",
-    "errors",
-    "input_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "charge",
-)
 
 
 def _refused(message: str) -> HttpResponse:
@@ -51,17 +43,15 @@ def _download(query: UsageQuery, table: Table, rows: Iterable[Row], format_: For
     file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
     with sheet(file, table, format_) as begun:
         begun.add(rows)
-    length = file.tell()
+    size = file.tell()
     file.seek(0)
-    response = FileResponse(
-        file,
-        as_attachment=True,
-        filename=_name(table.name, query, format_),
-        content_type=CONTENT_TYPES[format_],
-    )
-    response.headers["Content-Length"] = str(length)
-    # Django's two kinds of response have no common type that the decorator could name.
-    return cast(HttpResponse, response)
+    return sent(file, size, name=_name(table.name, query, format_), content_type=CONTENT_TYPES[format_])
+
+
+def _elsewhere(query: UsageQuery, what: str, format_: Format) -> HttpResponse:
+    """On to where the file can be made in the background."""
+    page = reverse("console:exports", args=[query.organization.slug])
+    return redirect(f"{page}?{query.parameters(what=what, format=format_, large='yes')}")
 
 
 def _asked(request: TenantRequest) -> UsageQuery:
@@ -69,13 +59,6 @@ def _asked(request: TenantRequest) -> UsageQuery:
     organization = request.tenant.organization
     query = read(request.GET, organization, names_of(organization))
     return query.within(visible_to(request.tenant))
-
-
-def _cells(sums: Sums, *, provider_cost: bool) -> dict[str, object]:
-    cells: dict[str, object] = {name: getattr(sums, name) for name in REPORT_COLUMNS}
-    if provider_cost:
-        cells |= {"cost": sums.cost, "margin": sums.margin}
-    return cells | {"currency": CURRENCY}
 
 
 @requires(Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)
@@ -89,16 +72,8 @@ def report(request: TenantRequest, *, format_: Format) -> HttpResponse:
         query = _asked(request)
     except BadQuery as error:
         return _refused(str(error))
-    amounts = ("charge", *(("cost", "margin") if staff else ()))
-    table = Table(
-        f"costs-by-{by}",
-        (by, "id", "detail", *REPORT_COLUMNS[:-1], *amounts, "currency"),
-        {name: f"{name}_exact" for name in amounts},
-    )
-    rows = (
-        {by: row.label, "id": row.key, "detail": row.detail, **_cells(row.sums, provider_cost=staff)}
-        for row in cost_report(query.organization, by, *query.bounds, query.where).rows
-    )
+    table = table_of(by, provider_cost=staff)
+    rows = report_rows(cost_report(query.organization, by, *query.bounds, query.where))
     return _download(query, table, rows, format_)
 
 
@@ -112,7 +87,7 @@ def usage(request: TenantRequest, *, format_: Format) -> HttpResponse:
     organization, (start, end), staff = query.organization, query.bounds, request.user.is_staff
     if format_ == "xlsx":
         if _too_many(query):
-            return _refused(TOO_MANY)
+            return _elsewhere(query, "usage", format_)
         rows = usage_rows(organization, start, end, where=query.where, provider_cost=staff)
         return _download(query, USAGE, rows, format_)
     pieces = streamed_export(organization, start, end, format_, where=query.where, provider_cost=staff)
@@ -129,15 +104,9 @@ def focus(request: TenantRequest, *, format_: Format) -> HttpResponse:
     except BadQuery as error:
         return _refused(str(error))
     if _too_many(query):
-        return _refused(TOO_MANY)
+        return _elsewhere(query, "focus", format_)
     rows = focus_rows(query.organization, *query.bounds, where=query.where)
     return _download(query, FOCUS, rows, format_)
-
-
-TOO_MANY = (
-    f"More than {AT_ONCE:,} requests are too many for this file at once. Choose fewer days or a filter,"
-    " or the usage as CSV."
-)
 
 
 def _too_many(query: UsageQuery) -> bool:

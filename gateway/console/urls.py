@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from gateway.console import (
     audit,
     costs,
+    exports,
     funds,
     health,
     home,
@@ -34,6 +35,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("health/", health.health, name="health"),
     path("members/", include([*members.urlpatterns, *invitations.urlpatterns])),
     path("costs/", include(costs.urlpatterns)),
+    path("exports/", include(exports.urlpatterns)),
     path("ledger/", include(ledger.urlpatterns)),
     path("funds/", include(funds.urlpatterns)),
     path("statements/", include(statements.urlpatterns)),

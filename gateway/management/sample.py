@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +17,12 @@ from django_scopes import scope
 
 from billing import ledger, partitions, reconcile, rollups
 from billing.calendars import period_bounds
-from billing.models import Budget, Lease, Quota
+from billing.exports import making as exports
+from billing.models import Budget, Export, Lease, Quota
 from billing.money import rounded
 from billing.payments.dummy import DummyProvider
 from billing.services import checkouts
+from billing.services.exports import request_export
 from billing.services.grants import give_grant
 from billing.services.prices import set_price
 from billing.services.quotas import raise_quota, set_quota
@@ -404,6 +407,27 @@ def _use(organization: Organization, keys: list[ApiKey], prices: dict[str, int])
     return next(str(record["request_id"]) for record in reversed(records) if len(record["attempts"]) > 1)
 
 
+def _exports(organization: Organization, by: User) -> None:
+    """Two files, and one that is being made."""
+    today = timezone.localdate()
+    before = today.replace(day=1) - timedelta(days=1)
+    asked = partial(request_export, acting_user=by, organization=organization)
+    asked(what="usage", format="xlsx", first=before.replace(day=1), last=before)
+    asked(what="focus", format="csv", first=before.replace(day=1), last=before)
+    exports.make_due()
+    going = asked(
+        what="usage",
+        format="jsonl",
+        first=today.replace(day=1),
+        last=today,
+        filters={"end_user": "anna.k"},
+    )
+    with scope(organization=organization):
+        Export.objects.filter(pk=going.pk).update(
+            state="running", expected=12_400, requests=4_870, rows=4_870
+        )
+
+
 def make_sample() -> Sample:
     """Fill an empty database through the services that the product itself uses."""
     prices = _routes()
@@ -467,6 +491,7 @@ def make_sample() -> Sample:
         reference="promo-2026-11",
     )
     statements = making.make_due()
+    _exports(acme, people["ann"].user)
     begun = checkouts.start(
         acting_user=people["ann"].user,
         organization=acme,

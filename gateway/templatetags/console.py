@@ -234,6 +234,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Models", "models", "model", (Permission.VIEW,)),
     ("Members", "members", "members", (Permission.VIEW,)),
     ("Costs", "costs", "costs", (Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)),
+    ("Exports", "exports", "download", (Permission.EXPORT_USAGE,)),
     ("Ledger", "ledger", "balance", (Permission.VIEW_MONEY,)),
     ("Statements", "statements", "statement", (Permission.VIEW_MONEY,)),
     ("Requests", "requests", "requests", (Permission.VIEW_REQUESTS,)),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +20,10 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django_scopes import scopes_disabled
 
+from billing.exports.making import make_due
 from billing.models import Checkout, LedgerEntry, LedgerTransaction
 from billing.services.codes import make_code
+from billing.services.exports import request_export
 from billing.services.quotas import set_quota
 from billing.statements.making import make_through
 from gateway.notifications.channels import add_channel
@@ -90,6 +94,10 @@ READS: dict[str, tuple[int, ...]] = {
     "console:costs_focus_csv": EXPORTERS,
     "console:costs_focus_jsonl": EXPORTERS,
     "console:costs_focus_xlsx": EXPORTERS,
+    "console:exports": EXPORTERS,
+    "console:export_file": EXPORTERS,
+    "console:export_checksum": EXPORTERS,
+    "console:export_remove": (405, 405, 405, 403, 403, 403),
     "console:ledger": EXPORTERS,
     "console:ledger_csv": EXPORTERS,
     "console:funds": PAYERS,
@@ -134,6 +142,9 @@ WITH_OBJECT = (
     "console:invitation_resend",
     "console:invitation_revoke",
     "console:request",
+    "console:export_file",
+    "console:export_checksum",
+    "console:export_remove",
     "console:statement",
     "console:checkout",
     "console:statement_pdf",
@@ -200,6 +211,12 @@ WRITES = [
         (200, 422, 403, 403, 403, 403),
         {"email": "new@acme.example", "role": "owner", "days": "7"},
     ),
+    Write(
+        "exports",
+        (302, 302, 302, 403, 403, 403),
+        {"what": "usage", "format": "csv", "from": "2026-03-01", "to": "2026-03-31"},
+    ),
+    Write("export_remove", (302, 302, 302, 403, 403, 403)),
     Write("funds", (302, 403, 302, 403, 403, 403), {"amount": "25"}),
     Write("code_redeem", (302, 403, 302, 403, 403, 403), {"code": "{code}"}),
     # Pays at the dummy provider.
@@ -242,7 +259,9 @@ class World:
             "request_id": f"req-{of.organization.slug}",
             "invitation": self.ids[f"invitation_of_{of.organization.slug}"],
             "token": "unknown",
-            "reference": self.ids[f"checkout_of_{of.organization.slug}"],
+            "reference": self.ids[
+                f"{'export' if 'export_' in name else 'checkout'}_of_{of.organization.slug}"
+            ],
             "provider": "dummy",
             "number": self.ids[f"statement_of_{of.organization.slug}"],
         }
@@ -258,7 +277,8 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
+def world(settings: Any, tmp_path: Path) -> World:
+    settings.EXPORT_DIR = tmp_path
     acme, globex = make_tenant("acme"), make_tenant("globex")
     for tenant in (acme, globex):
         group = ModelGroup.objects.create(name=f"models-of-{tenant.organization.slug}")
@@ -306,6 +326,18 @@ def world() -> World:
             )
         quotas[f"channel_of_{tenant.organization.slug}"] = channel.pk
     statements = {}
+    for tenant in (acme, globex):
+        export = request_export(
+            acting_user=None,
+            organization=tenant.organization,
+            what="report",
+            by="team",
+            format="csv",
+            first=date(2026, 3, 1),
+            last=date(2026, 3, 1),
+        )
+        statements[f"export_of_{tenant.organization.slug}"] = export.reference
+    make_due()
     for tenant in (acme, globex):
         with scopes_disabled():
             made_of = LedgerTransaction.objects.create(

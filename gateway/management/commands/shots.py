@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -47,6 +48,9 @@ NO_PAGE = {
         for what in ("report", "usage", "focus")
         for format_ in ("csv", "jsonl", "xlsx")
     ),
+    "export_file",
+    "export_checksum",
+    "export_remove",
     "ledger_csv",
     "statement_csv",
     "statement_pdf",
@@ -115,6 +119,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "invitation_new",
             "roles",
             "costs",
+            "exports",
             "ledger",
             "statements",
             "funds",
@@ -286,7 +291,8 @@ class Command(BaseCommand):
         settings.DEBUG = False
         settings.ALLOWED_HOSTS = ["127.0.0.1"]
         settings.LOGGING_CONFIG = None
-        with scratch_database(), served() as base:
+        with scratch_database(), served() as base, TemporaryDirectory() as files:
+            settings.EXPORT_DIR = Path(files)
             # The services need the app registry and the scratch database.
             from gateway.management.sample import make_sample
 
