@@ -9,5 +9,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
     path("api/", include("gateway.api.urls")),
+    path("operator/", include("gateway.operators.urls")),
     path("", include("gateway.console.urls")),
 ]

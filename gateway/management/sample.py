@@ -18,7 +18,7 @@ from django_scopes import scope
 from billing import ledger, partitions, reconcile, rollups
 from billing.calendars import period_bounds
 from billing.exports import making as exports
-from billing.models import Budget, Export, Lease, Quota
+from billing.models import Budget, DeadLetter, Export, Lease, Quota, ReconcileReport, TaskRun
 from billing.money import rounded
 from billing.payments.dummy import DummyProvider
 from billing.services import checkouts
@@ -77,6 +77,9 @@ class Sample:
     checkout: str
     # A model group with several deployments.
     model: str
+    # A comparison of the books that found a difference, and a dead letter.
+    report: int
+    letter: int
     # A budget that is raised for a while.
     raised: int
 
@@ -500,6 +503,33 @@ def make_sample() -> Sample:
         return_url="http://127.0.0.1/{reference}",
     )
     reconcile.record(reconcile.compare())
+    report = ReconcileReport.objects.create(
+        balanced=False,
+        differences=[
+            {
+                "organization": acme.slug,
+                "what": "charge of rollups and ledger",
+                "where": "2026-11-03 09:00",
+                "expected": "1.250000000000",
+                "found": "1.200000000000",
+            }
+        ],
+    )
+    letter = DeadLetter.objects.create(
+        record=orjson.dumps(
+            {
+                "t": "end",
+                "request_id": "req_lost",
+                "organization_id": acme.pk,
+                "status": 200,
+                "charge": "0.0125",
+            }
+        ).decode(),
+        reason="started_at: this is no time.",
+    )
+    TaskRun.objects.create(
+        name="post_usage", started_at=timezone.now(), ended_at=timezone.now(), seconds=0.02, runs=812
+    )
     return Sample(
         acme=acme,
         empty=empty,
@@ -513,6 +543,8 @@ def make_sample() -> Sample:
         request=request,
         raised=_raised(acme),
         model=MIXED,
+        report=report.pk,
+        letter=letter.pk,
         statement=statements[-1].number,
         checkout=begun.reference,
     )

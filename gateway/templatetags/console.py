@@ -259,12 +259,35 @@ def _place(name: str) -> tuple[int, int]:
     return 0, 0
 
 
+# The operator area: name, address, drawing.
+OPERATOR_SECTIONS: tuple[tuple[str, str, str], ...] = (
+    ("Tenants", "operator:tenants", "team"),
+    ("Health", "operator:health", "clock"),
+    ("Workers and queues", "operator:work", "rotate"),
+    ("Books", "operator:reconcile", "balance"),
+    ("Dead letters", "operator:dead_letters", "warn"),
+    ("Django admin", "admin:index", "external"),
+)
+
+
+def _operator_entries(path: str) -> list[dict[str, Any]]:
+    home = reverse("operator:tenants")
+    entries = []
+    for label, name, drawing in OPERATOR_SECTIONS:
+        url = reverse(name)
+        current = path == home or path.startswith(f"{home}tenants/") if url == home else path.startswith(url)
+        entries.append({"label": label, "url": url, "icon": drawing, "current": current})
+    return entries
+
+
 @register.inclusion_tag("console/nav.html", takes_context=True)
 def navigation(context: template.Context) -> dict[str, Any]:
     """The sections that this person may open, the current one marked."""
     request = context["request"]
     access = getattr(request, "tenant", None)
     groups: dict[str, list[dict[str, Any]]] = {}
+    if getattr(request.resolver_match, "namespace", "") == "operator":
+        return {"groups": {"": _operator_entries(request.path)}}
     if access is not None:
         home = reverse("console:overview", args=[access.organization.slug])
         for label, name, drawing, permissions in sorted(SECTIONS, key=lambda section: _place(section[1])):

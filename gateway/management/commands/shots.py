@@ -180,10 +180,26 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("keys-viewer", pages["keys"], sample.viewer)
     yield Shot("forbidden", pages["audit"], sample.viewer)
     yield Shot("no-organization", "/", sample.operator)
+    yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
+
+
+def _operator_shots(sample: Sample) -> Iterator[Shot]:
+    """The pages of the operator area."""
+    area = {
+        name.replace("_", "-"): reverse(f"operator:{name}")
+        for name in ("tenants", "health", "work", "reconcile", "dead_letters")
+    }
+    area["tenant"] = reverse("operator:tenant", args=[sample.acme.slug])
+    area["dead-letter"] = reverse("operator:dead_letter", args=[sample.letter])
+    area["reconcile-report"] = reverse("operator:reconcile_report", args=[sample.report])
+    for name, url in area.items():
+        yield Shot(f"area-{name}", url, sample.operator)
+        yield Shot(f"area-{name}-dark", url, sample.operator, dark=True)
+        yield Shot(f"area-{name}-narrow", url, sample.operator, narrow=True)
     yield Shot("operator", reverse("admin:index"), sample.operator)
     yield Shot("operator-provider", reverse("admin:routing_provider_add"), sample.operator)
     yield Shot("operator-organization", reverse("admin:tenants_organization_add"), sample.operator)
-    yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
+    yield Shot("area-none-match", f"{area['tenants']}?q=nothing", sample.operator)
 
 
 def without_picture(shots: list[Shot]) -> set[str]:
@@ -297,7 +313,8 @@ class Command(BaseCommand):
             from gateway.management.sample import make_sample
 
             settings.PUBLIC_URL = base
-            shots = list(shots_of(make_sample()))
+            sample = make_sample()
+            shots = [*shots_of(sample), *_operator_shots(sample)]
             missing = without_picture(shots)
             if missing:
                 raise CommandError(f"No picture shows {', '.join(sorted(missing))}.")

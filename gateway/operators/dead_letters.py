@@ -1,0 +1,88 @@
+"""Dead letters: what was refused and why, tried again or given up with a reason."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from billing.models import DeadLetter
+from billing.services.dead_letters import (
+    DeadLetterError,
+    NoReason,
+    discard_letter,
+    record_of,
+    retry_letter,
+    shown,
+)
+from gateway.operators.access import OperatorRequest, operators_only
+from tenants.models import Organization
+
+PAGE = 50
+
+
+@operators_only
+def letters(request: OperatorRequest) -> HttpResponse:
+    """``/operator/dead-letters/``: newest first, searched by reason or request id."""
+    found = DeadLetter.objects.order_by("-pk")
+    search, before = request.GET.get("q", "").strip().replace("\x00", ""), request.GET.get("before", "")
+    if search:
+        # The record itself is searched, and never shown.
+        found = found.filter(reason__icontains=search) | found.filter(record__contains=search)
+    if before.isdecimal() and len(before) < 19:
+        found = found.filter(pk__lt=int(before))
+    page = list(found[: PAGE + 1])
+    return render(
+        request,
+        "operators/dead_letters/list.html",
+        {
+            "letters": [(letter, shown(letter)) for letter in page[:PAGE]],
+            "search": search,
+            "before": before,
+            "older": page[PAGE - 1].pk if len(page) > PAGE else None,
+        },
+    )
+
+
+@operators_only
+def letter(request: OperatorRequest, number: int) -> HttpResponse:
+    """``/operator/dead-letters/<number>/``. POST ``do=retry``, or ``do=discard`` with a ``reason``."""
+    found = get_object_or_404(DeadLetter, pk=number)
+    problem = ""
+    if request.method == "POST":
+        try:
+            if request.POST.get("do") == "retry":
+                made = retry_letter(acting_user=request.user, letter=found)
+                messages.success(
+                    request,
+                    "The request is in the books now."
+                    if made
+                    else "The request was in the books already; the letter is gone.",
+                )
+            elif request.POST.get("do") == "discard":
+                discard_letter(acting_user=request.user, letter=found, reason=request.POST.get("reason", ""))
+                messages.success(request, "The record is given up; the audit log says why.")
+            else:
+                return redirect("operator:dead_letter", number=number)
+            return redirect("operator:dead_letters")
+        except NoReason as error:
+            problem = str(error)
+        except DeadLetterError as error:
+            messages.error(request, str(error))
+            return redirect("operator:dead_letter", number=number)
+    record = record_of(found)
+    facts = shown(found)
+    organization = Organization.objects.filter(pk=facts.get("organization_id") or 0).first()
+    return render(
+        request,
+        "operators/dead_letters/detail.html",
+        {
+            "letter": found,
+            "facts": facts,
+            "tenant": organization,
+            "size": len(found.record.encode()),
+            "retryable": record is not None and record.get("t") == "end",
+            "problem": problem,
+        },
+        status=422 if problem else 200,
+    )

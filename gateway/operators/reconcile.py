@@ -1,0 +1,62 @@
+"""Whether the books balance: every comparison, and each difference by name."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
+
+from billing.models import ReconcileReport
+from gateway.operators.access import OperatorRequest, operators_only
+
+PAGE = 50
+DIFFERENCES = 100
+
+
+@operators_only
+def reports(request: OperatorRequest) -> HttpResponse:
+    """``/operator/reconcile/``: newest first. ``?before=`` takes a report's number."""
+    found = ReconcileReport.objects.order_by("-pk")
+    only = request.GET.get("only", "")
+    if only == "differences":
+        found = found.filter(balanced=False)
+    before = request.GET.get("before", "")
+    if before.isdecimal() and len(before) < 19:
+        found = found.filter(pk__lt=int(before))
+    page = list(found[: PAGE + 1])
+    return render(
+        request,
+        "operators/reconcile/list.html",
+        {
+            "reports": page[:PAGE],
+            "latest": ReconcileReport.objects.order_by("-pk").first(),
+            "only": only,
+            "before": before,
+            "older": page[PAGE - 1].pk if len(page) > PAGE else None,
+        },
+    )
+
+
+@operators_only
+def report(request: OperatorRequest, number: int) -> HttpResponse:
+    """``/operator/reconcile/<number>/``: the differences that were found, with search."""
+    found = get_object_or_404(ReconcileReport, pk=number)
+    search = request.GET.get("q", "").strip().lower()
+    matching = [
+        each
+        for each in found.differences
+        if any(search in str(each.get(name, "")).lower() for name in ("organization", "what", "where"))
+    ]
+    after = request.GET.get("after", "")
+    begin = int(after) if after.isdecimal() and len(after) < 6 else 0
+    return render(
+        request,
+        "operators/reconcile/detail.html",
+        {
+            "report": found,
+            "differences": matching[begin : begin + DIFFERENCES],
+            "count": len(matching),
+            "search": search,
+            "after": begin,
+            "older": begin + DIFFERENCES if len(matching) > begin + DIFFERENCES else None,
+        },
+    )
