@@ -36,7 +36,7 @@ def letters(request: OperatorRequest) -> HttpResponse:
         request,
         "operators/dead_letters/list.html",
         {
-            "letters": [(letter, shown(letter)) for letter in page[:PAGE]],
+            "letters": [(each, shown(each)) for each in page[:PAGE]],
             "search": search,
             "before": before,
             "older": page[PAGE - 1].pk if len(page) > PAGE else None,
@@ -45,9 +45,9 @@ def letters(request: OperatorRequest) -> HttpResponse:
 
 
 @operators_only
-def letter(request: OperatorRequest, number: int) -> HttpResponse:
+def letter_detail(request: OperatorRequest, letter: int) -> HttpResponse:
     """``/operator/dead-letters/<number>/``. POST ``do=retry``, or ``do=discard`` with a ``reason``."""
-    found = get_object_or_404(DeadLetter, pk=number)
+    found = get_object_or_404(DeadLetter, pk=letter)
     problem = ""
     if request.method == "POST":
         try:
@@ -63,13 +63,13 @@ def letter(request: OperatorRequest, number: int) -> HttpResponse:
                 discard_letter(acting_user=request.user, letter=found, reason=request.POST.get("reason", ""))
                 messages.success(request, "The record is given up; the audit log says why.")
             else:
-                return redirect("operator:dead_letter", number=number)
+                return redirect("operator:dead_letter", letter=letter)
             return redirect("operator:dead_letters")
         except NoReason as error:
             problem = str(error)
         except DeadLetterError as error:
             messages.error(request, str(error))
-            return redirect("operator:dead_letter", number=number)
+            return redirect("operator:dead_letter", letter=letter)
     record = record_of(found)
     facts = shown(found)
     organization = Organization.objects.filter(pk=facts.get("organization_id") or 0).first()

@@ -37,9 +37,9 @@ def reports(request: OperatorRequest) -> HttpResponse:
 
 
 @operators_only
-def report(request: OperatorRequest, number: int) -> HttpResponse:
+def report_detail(request: OperatorRequest, report: int) -> HttpResponse:
     """``/operator/reconcile/<number>/``: the differences that were found, with search."""
-    found = get_object_or_404(ReconcileReport, pk=number)
+    found = get_object_or_404(ReconcileReport, pk=report)
     search = request.GET.get("q", "").strip().lower()
     matching = [
         each

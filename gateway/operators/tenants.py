@@ -175,8 +175,8 @@ def tenant(request: OperatorRequest, slug: str) -> HttpResponse:
     )
 
 
-@require_POST
 @operators_only
+@require_POST
 def standing(request: OperatorRequest, slug: str) -> HttpResponse:
     """POST ``do=suspend``, with the tenant's slug typed once more as ``sure``, or ``do=resume``."""
     organization = get_object_or_404(Organization, slug=slug)

@@ -15,7 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health/", health.health, name="health"),
     path("work/", work.work, name="work"),
     path("reconcile/", reconcile.reports, name="reconcile"),
-    path("reconcile/<int:number>/", reconcile.report, name="reconcile_report"),
+    path("reconcile/<int:report>/", reconcile.report_detail, name="reconcile_report"),
     path("dead-letters/", dead_letters.letters, name="dead_letters"),
-    path("dead-letters/<int:number>/", dead_letters.letter, name="dead_letter"),
+    path("dead-letters/<int:letter>/", dead_letters.letter_detail, name="dead_letter"),
 ]

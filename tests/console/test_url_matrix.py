@@ -264,6 +264,8 @@ class World:
             "key": of.batch.pk,
             "layer": f"team-{of.search.pk}",
             "slug": of.organization.slug,
+            "report": 1,
+            "letter": 1,
             "group": f"models-of-{of.organization.slug}",
             "channel": self.ids[f"channel_of_{of.organization.slug}"],
             "quota": self.ids[f"quota_of_{of.organization.slug}"],
