@@ -132,7 +132,7 @@ class Admission:
                     return await self._leases.reserve(rules, facts.end_user, amount, exchange.started_at)
                 except BudgetExceeded as refused:
                     tokens = None
-                    if principal.lowers_output:
+                    if principal.lowers_output and facts.endpoint == "chat.completions":
                         tokens = lowered(facts, offers, principal.markup, refused.left)
                     if tokens is None:
                         raise

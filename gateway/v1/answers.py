@@ -49,7 +49,7 @@ def chat_answer(
 
     Raises BadAnswer, and ErrorAnswer where the provider reports an error with status 200.
     """
-    answer = _decode(raw, "chat.completions", speaks)
+    answer = decoded(raw, "chat.completions", speaks)
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BadAnswer("It has no choices.")
@@ -123,7 +123,7 @@ def embedding_answer(
     encoded (little-endian float32): openai-node 6 reads an array as an empty vector. ``model`` stands
     in where the provider names none. Raises BadAnswer, and ErrorAnswer as ``chat_answer`` does.
     """
-    answer = _decode(raw, "embeddings", speaks)
+    answer = decoded(raw, "embeddings", speaks)
     data = answer.get("data")
     if not isinstance(data, list):
         raise BadAnswer("It has no data.")
@@ -158,7 +158,8 @@ READERS: dict[str, Callable[..., PlainAnswer]] = {
 }
 
 
-def _decode(raw: bytes, endpoint: str, speaks: Dialect | None) -> dict[str, Any]:
+def decoded(raw: bytes, endpoint: str, speaks: Dialect | None) -> dict[str, Any]:
+    """A plain answer as an object in OpenAI's shape. Raises BadAnswer, ErrorAnswer."""
     try:
         answer = orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -313,6 +313,9 @@ class App:
         answering = exchange.answering
         status = 200 if answering else call.errors.status(error)
         self._finish(call, reason, status, error.code or "")
+        if answering and exchange.facts is not None and exchange.facts.binary:
+            # Among bytes an error cannot be told: the answer is left without its end.
+            return
         if answering:
             await call.send({"type": "http.response.body", "body": error_event(error)})
             return

@@ -11,7 +11,7 @@ from gateway.v1.errors import Headers
 from gateway.v1.exchange import Exchange
 from gateway.v1.facts import Facts
 from gateway.v1.failures import invalid_output
-from routing.dialects import CannotCarry, Dialect
+from routing.dialects import WORDED, CannotCarry, Dialect
 from routing.table import DeploymentSpec, GroupSpec
 
 
@@ -20,6 +20,8 @@ def ask(
 ) -> tuple[bytes, list[str]]:
     """The body for the provider, and the names of the client's parameters that it does not carry as they
     were. Raises CannotCarry for what may not be left out."""
+    if facts.endpoint not in WORDED:
+        return speaks.plain_body(deployment, facts.endpoint, facts.body), []
     body = facts.body_for(deployment.max_output_tokens)
     payload, lost = speaks.body(deployment, body, stream=facts.stream)
     if not lost or group.unsupported_params == "map":

@@ -1,7 +1,7 @@
 """Which addresses ask a model, and how: the one table. A new endpoint is one line here.
 
 ``read`` makes facts of the body (``facts.endpoint`` says what a provider is asked: see
-``routing.dialects.base.PATHS`` and ``gateway.v1.answers.READERS``), ``shape`` shows a chat answer in the
+``routing.dialects.base.PATHS`` and ``gateway.v1.readers``), ``shape`` shows a chat answer in the
 API's own words where the client asked in another than chat.
 """
 
@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from gateway.v1.error_shapes import ANTHROPIC, OPENAI, ErrorShape
 from gateway.v1.facts import Facts, chat_facts, embedding_facts
+from gateway.v1.images import generation_facts
+from gateway.v1.moderations import moderation_facts
+from gateway.v1.reranking import rerank_facts
+from gateway.v1.speech import speech_facts
 from gateway.v1.translation.completions import Completion, completion_facts
 from gateway.v1.translation.message_requests import message_facts
 from gateway.v1.translation.messages import Message
@@ -39,6 +43,10 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/responses": Endpoint("responses", response_facts, Response, kept=True),
     "/v1/messages": Endpoint("messages", message_facts, Message),
     "/v1/embeddings": Endpoint("embeddings", embedding_facts),
+    "/v1/moderations": Endpoint("moderations", moderation_facts),
+    "/v1/rerank": Endpoint("rerank", rerank_facts),
+    "/v1/images/generations": Endpoint("images.generations", generation_facts),
+    "/v1/audio/speech": Endpoint("audio.speech", speech_facts),
 }
 
 

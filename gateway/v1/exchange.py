@@ -161,9 +161,11 @@ class Exchange:
             return NOTHING
         if self.end_reason == "interrupted":
             # As the shipper records it after a crash: the provider has the prompt, the tenant has nothing.
-            return TokenUsage(self.facts.input_tokens, 0, 0, 0, 0, ESTIMATED)
+            return self.facts.counted or TokenUsage(self.facts.input_tokens, 0, 0, 0, 0, ESTIMATED)
         if self.end_reason not in _USED:
             return NOTHING
         if self.usage is not None:
             return self.usage
+        if self.facts.counted is not None:
+            return self.facts.counted
         return TokenUsage(self.facts.input_tokens, 0, 0, self.seen_output_tokens, 0, ESTIMATED)

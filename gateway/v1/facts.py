@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from billing.token_usage import NO_QUANTITIES, SEARCHES
+from billing.token_usage import NO_QUANTITIES, SEARCHES, TokenUsage
 from gateway.v1.errors import InvalidRequest
 
 # A token is seldom shorter than this many UTF-8 bytes of JSON in any language we have measured.
@@ -65,6 +65,10 @@ class Facts:
     classes: frozenset[str] = frozenset()
     # The most it can use of what is counted one by one, by class of `TokenUsage.quantities`.
     units: Mapping[str, Decimal] = field(default_factory=lambda: NO_QUANTITIES)
+    # What it is charged for where the provider reports nothing; None: its tokens, by what was seen.
+    counted: TokenUsage | None = None
+    # Whether a good answer is bytes that pass as they come.
+    binary: bool = False
 
     def body_for(self, max_output_tokens: int | None) -> dict[str, Any]:
         """The body for a deployment whose answers have at most ``max_output_tokens``; None: unknown."""
@@ -102,7 +106,7 @@ def chat_facts_of(
     dropped: tuple[str, ...] = (),
 ) -> Facts:
     """Facts of a chat body of ``size`` bytes; ``asked`` is what the client sent where that is not it."""
-    model = _model(body)
+    model = model_of(body)
     messages = body.get("messages")
     if messages is None:
         raise InvalidRequest(
@@ -133,7 +137,7 @@ def chat_facts_of(
                     carried += len(orjson.dumps(part))
         elif content is not None and content.__class__ is not str:
             raise wrong_type(f"messages[{index}].content", "a string or an array of parts", content)
-    stream = _boolean(body, "stream")
+    stream = boolean(body, "stream")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise wrong_type("stream_options", "an object", options)
@@ -157,7 +161,7 @@ def chat_facts_of(
         None if bound is None else bound * choices,
         choices,
         _needs(body, parts),
-        _end_user(body, end_user_header),
+        end_user_of(body, end_user_header),
         asked=asked,
         dropped=dropped,
         classes=classes,
@@ -168,7 +172,7 @@ def chat_facts_of(
 def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
     """Facts of a ``/v1/embeddings`` body; raises InvalidRequest naming the parameter."""
     body = decode(raw)
-    model = _model(body)
+    model = model_of(body)
     value = body.get("input")
     if value is None:
         raise InvalidRequest(
@@ -192,7 +196,7 @@ def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
         input_tokens=len(raw) // BYTES_PER_TOKEN + 1,
         input_bound=len(raw),
         output_bound=0,
-        end_user=_end_user(body, end_user_header),
+        end_user=end_user_of(body, end_user_header),
         base64=encoding == "base64",
     )
 
@@ -234,7 +238,8 @@ def _where(error: orjson.JSONDecodeError) -> str:
     return f"{error.msg} (line {error.lineno}, column {error.colno})"
 
 
-def _model(body: dict[str, Any]) -> str:
+def model_of(body: dict[str, Any]) -> str:
+    """The model that a body asks for; raises InvalidRequest."""
     model = body.get("model")
     if model is None or model == "":
         raise InvalidRequest(
@@ -243,6 +248,26 @@ def _model(body: dict[str, Any]) -> str:
     if not isinstance(model, str):
         raise wrong_type("model", "a string", model)
     return model
+
+
+def required(body: dict[str, Any], name: str) -> Any:
+    """A member that must be there and not be empty; raises InvalidRequest."""
+    value = body.get(name)
+    if value is None:
+        raise InvalidRequest(
+            f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+        )
+    if value in ("", [], {}):
+        raise InvalidRequest(f"Invalid '{name}': it is empty.", param=name, code="empty_input")
+    return value
+
+
+def text(body: dict[str, Any], name: str) -> str:
+    """A text that must be there and not be empty; raises InvalidRequest."""
+    value = required(body, name)
+    if not isinstance(value, str):
+        raise wrong_type(name, "a string", value)
+    return value
 
 
 def wrong_type(param: str, expected: str, value: object) -> InvalidRequest:
@@ -257,7 +282,8 @@ def wrong_type(param: str, expected: str, value: object) -> InvalidRequest:
     )
 
 
-def _boolean(body: dict[str, Any], name: str) -> bool:
+def boolean(body: dict[str, Any], name: str) -> bool:
+    """A member that is true or false; missing is false. Raises InvalidRequest."""
     value = body.get(name)
     if value is None:
         return False
@@ -326,7 +352,7 @@ def _searches(tool: object) -> bool:
     return isinstance(kind, str) and kind.startswith("web_search")
 
 
-def _end_user(body: dict[str, Any], header: str) -> str:
+def end_user_of(body: dict[str, Any], header: str) -> str:
     """The customer's own user: ``safety_identifier``, ``user``, or the X-End-User header."""
     for value in (body.get("safety_identifier"), body.get("user"), header):
         if isinstance(value, str) and value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
@@ -28,6 +29,7 @@ from gateway.v1.failures import (
     unsupported,
 )
 from gateway.v1.pulse import Pulse
+from gateway.v1.readers import read_answer
 from gateway.v1.refusals import read_refusal
 from gateway.v1.repairing import scanner_for
 from gateway.v1.stream import StreamScanner, has_content, identity
@@ -44,6 +46,7 @@ CLOSING_WAIT = 0.2
 MOST_CLOSING_READS = 16
 # What can be counted where the provider reports no usage.
 COUNTED_ENDPOINTS = frozenset({"chat.completions", "embeddings"})
+_AUDIO = re.compile(r"audio/[a-zA-Z0-9.+-]{1,40}")
 # The reason of an attempt that the client has whole.
 DELIVERED = "ok"
 STREAM_HEADERS: Headers = [
@@ -178,9 +181,16 @@ class Fetch:
             await self._content(answer)
             await self._keep_stream()
             return
+        if facts.binary and "json" not in (answer.headers.get("content-type") or ""):
+            self._held = await answer.read(provider.first_token_timeout, "first_token")
+            if not self._held:
+                raise AttemptFailed("bad_answer", ProviderFailed("The provider's answer is empty."))
+            self._first_token()
+            self._pulse.answered(self.attempt.visit)
+            return
         raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
         self._first_token()
-        if facts.stream:
+        if facts.stream or facts.binary:
             # Some providers answer a streamed request with an error as plain JSON and status 200.
             self._spent = reported_usage(raw)
             raise refused(read_refusal(200, answer.headers, raw))
@@ -189,12 +199,7 @@ class Fetch:
     async def _plain(self, facts: Facts, raw: bytes) -> None:
         exchange, deployment = self._exchange, self.turn.offer.candidate.deployment
         try:
-            read = answers.READERS[facts.endpoint](
-                raw,
-                base64_wanted=facts.base64,
-                speaks=_spoken(deployment),
-                model=deployment.model,
-            )
+            read = read_answer(facts, raw, _spoken(deployment), deployment.model)
         except answers.ErrorAnswer as answer:
             self._spent = reported_usage(raw)
             raise refused(read_reported(answer.error)) from None
@@ -278,6 +283,9 @@ class Fetch:
         if hidden := exchange.principal.hidden_headers if exchange.principal is not None else None:
             headers = [header for header in headers if header[0] not in hidden]
         exchange.answering = True
+        if self._scanner is None and self._held:
+            await self._bytes(headers, send)
+            return
         if self._scanner is None:
             attempt.reason, exchange.whole = DELIVERED, True
             headers += [*JSON_HEADERS, (b"content-length", str(len(self._body)).encode())]
@@ -292,6 +300,26 @@ class Fetch:
             return
         await send({"type": "http.response.body", "body": self._held, "more_body": True})
         await self._pass_on(self._scanner, send)
+
+    async def _bytes(self, headers: Headers, send: Send) -> None:
+        """Pass on an answer that is bytes. One that breaks off is left without an end, as HTTP tells it."""
+        answer, attempt = self._answer, self.attempt
+        assert answer is not None  # noqa: S101  # begin() comes first
+        told = answer.headers.get("content-type") or ""
+        kind = told if _AUDIO.fullmatch(told) else "application/octet-stream"
+        headers.append((b"content-type", kind.encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        piece, idle = self._held, idle_wait(self._exchange, self.turn)
+        while piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            try:
+                piece = await answer.read(idle)
+            except UpstreamError as error:
+                attempt.reason = error.reason
+                raise broken(error) from None
+        self._exchange.whole = True
+        await send({"type": "http.response.body", "body": b""})
+        attempt.reason = DELIVERED
 
     async def _pass_on(self, scanner: StreamScanner, send: Send) -> None:
         answer, attempt = self._answer, self.attempt

@@ -35,7 +35,7 @@ class Journal:
         """Record that the exchange goes upstream. Raises Unavailable if that cannot be recorded."""
         facts, offer = exchange.facts, exchange.offer
         assert facts is not None and offer is not None  # noqa: S101, PT018  # admission comes first
-        estimate = TokenUsage(facts.input_tokens, 0, 0, 0, 0, ESTIMATED)
+        estimate = facts.counted or TokenUsage(facts.input_tokens, 0, 0, 0, 0, ESTIMATED)
         cost, _ = charge_of(estimate, offer.cost_rates, None, Decimal(0))
         record = {"t": "begin", **_identity(exchange)}
         record["estimated_input_tokens"] = facts.input_tokens

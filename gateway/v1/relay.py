@@ -46,7 +46,8 @@ class Relay:
                     await fetch.begin()
                     await fetch.deliver(headers, send)
             except BrokenStream as cut:
-                await send({"type": "http.response.body", "body": error_event(cut.error)})
+                if exchange.facts is None or not exchange.facts.binary:
+                    await send({"type": "http.response.body", "body": error_event(cut.error)})
                 return cut.end_reason, 200, cut.error.code or ""
             except AttemptFailed as error:
                 failure = error

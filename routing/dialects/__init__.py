@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from routing.dialects.anthropic import Anthropic
-from routing.dialects.base import Dialect, Repaired
+from routing.dialects.base import WORDED, Dialect, Repaired
 from routing.dialects.chunks import StreamFault, StreamState, fault_of
 from routing.dialects.deepseek import DeepSeek
 from routing.dialects.finish import FailedFinish
@@ -66,4 +66,13 @@ def dialect(kind: str, base_url: str = "") -> Dialect:
     return _DIALECTS[kind]
 
 
-__all__ = ("CannotCarry", "Dialect", "FailedFinish", "StreamFault", "StreamState", "dialect", "fault_of")
+__all__ = (
+    "WORDED",
+    "CannotCarry",
+    "Dialect",
+    "FailedFinish",
+    "StreamFault",
+    "StreamState",
+    "dialect",
+    "fault_of",
+)

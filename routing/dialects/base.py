@@ -10,11 +10,25 @@ import orjson
 from routing.dialects import chunks, completions
 from routing.dialects.chunks import StreamState, fault_of
 from routing.dialects.demands import Demands, meet, no_tools, takes_format
+from routing.dialects.unsupported import CannotCarry
 from routing.dialects.usage import find_usage
 from routing.kinds import Kind
 from routing.table import DeploymentSpec
 
-PATHS = {"chat.completions": "/chat/completions", "embeddings": "/embeddings"}
+# Endpoints whose requests and answers differ from one provider to the next. At the others, those who have
+# them take what OpenAI (for rerank: Cohere and Jina) takes.
+WORDED = frozenset({"chat.completions", "embeddings"})
+PATHS = {
+    "chat.completions": "/chat/completions",
+    "embeddings": "/embeddings",
+    "moderations": "/moderations",
+    "rerank": "/rerank",
+    "images.generations": "/images/generations",
+    "images.edits": "/images/edits",
+    "audio.speech": "/audio/speech",
+    "audio.transcriptions": "/audio/transcriptions",
+    "audio.translations": "/audio/translations",
+}
 
 
 class Dialect:
@@ -25,6 +39,8 @@ class Dialect:
     """
 
     clean: ClassVar[bool] = True
+    # Whether there is nothing but the endpoints of ``WORDED``, since the API is the provider's own.
+    own_api: ClassVar[bool] = False
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -50,6 +66,12 @@ class Dialect:
             changed["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         lost = self.adapt(deployment, changed)
         return orjson.dumps(changed), lost
+
+    def plain_body(self, deployment: DeploymentSpec, endpoint: str, body: Mapping[str, Any]) -> bytes:
+        """The body for an endpoint that is not in ``WORDED``. Raises CannotCarry where there is none."""
+        if self.own_api:
+            raise CannotCarry(endpoint)
+        return orjson.dumps({**body, "model": deployment.model})
 
     def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:  # noqa: ARG002  # for overriding
         """Change a copy of the client's body in place, inner objects excepted; returns the names of

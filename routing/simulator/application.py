@@ -12,7 +12,7 @@ from routing.simulator import fast
 from routing.simulator.behaviour import Behaviour, behaviour_of, is_simulated, read_directives
 from routing.simulator.catalogue import models
 from routing.simulator.connection import ASGIApp, Client, Receive, Scope, Send
-from routing.simulator.delivery import deliver_chat, deliver_plain, send_body, send_failure
+from routing.simulator.delivery import deliver_bytes, deliver_chat, deliver_plain, send_body, send_failure
 from routing.simulator.dice import seed_of, seed_of_bytes
 from routing.simulator.embedding import embed, first_text
 from routing.simulator.failures import (
@@ -25,6 +25,7 @@ from routing.simulator.failures import (
     unknown_model,
     wrong_key,
 )
+from routing.simulator.media import MAKERS, SPEECH, speak
 from routing.simulator.prompt import read_prompt
 from routing.simulator.record import Outcome, Record
 from routing.simulator.reply import compose
@@ -131,15 +132,12 @@ class Simulator:
             if method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
                 await send_body(client, orjson.dumps(models(path)), number=number)
                 outcome = Outcome(200, "done")
-            elif method == "POST" and path in (_CHAT, _EMBEDDINGS):
+            elif method == "POST" and path in (_CHAT, _EMBEDDINGS, SPEECH, *MAKERS):
                 if not isinstance(parsed, dict):
                     raise invalid(
                         "We could not parse the JSON body of your request. The API expects a JSON object."
                     )
-                if path == _CHAT:
-                    outcome = await self._chat(client, parsed, case or arrival["user"], number)
-                else:
-                    outcome = await self._embeddings(client, parsed, case or arrival["user"], number)
+                outcome = await self._answer(client, path, parsed, case or arrival["user"], number)
             else:
                 raise not_found(method, path)
         except SimulatedError as error:
@@ -153,6 +151,15 @@ class Simulator:
                 raise wrong_key(missing=True)
         elif key.lower() == b"bearer bad":
             raise wrong_key(missing=False)
+
+    async def _answer(
+        self, client: Client, path: str, body: dict[str, Any], case: str | None, number: int
+    ) -> Outcome:
+        if path == _CHAT:
+            return await self._chat(client, body, case, number)
+        if path == _EMBEDDINGS:
+            return await self._embeddings(client, body, case, number)
+        return await self._media(client, path, body, case, number)
 
     async def _chat(self, client: Client, body: dict[str, Any], case: str | None, number: int) -> Outcome:
         model = _model(body)
@@ -198,6 +205,35 @@ class Simulator:
             prompt_tokens=tokens,
             tokens=0,
             words=len(answer["data"]),
+        )
+
+    async def _media(
+        self, client: Client, path: str, body: dict[str, Any], case: str | None, number: int
+    ) -> Outcome:
+        model = _model(body)
+        make, named = MAKERS.get(path, (None, "input"))
+        said = body.get(named)
+        directives = read_directives(said if isinstance(said, str) else "")
+        case = directives.case or case or _case_of(said)
+        behaviour = self._due(behaviour_of(model, directives), model, case)
+        ended = await _refuse(client, behaviour)
+        if ended is not None:
+            return ended
+        if make is None:
+            kind, pieces = speak(body)
+            return await deliver_bytes(client, behaviour, kind, pieces, number=number)
+        made = make(body, model)
+        if behaviour.fault == "nousage":
+            made.answer.pop("usage", None)
+            made.answer.pop("meta", None)
+        return await deliver_plain(
+            client,
+            behaviour,
+            orjson.dumps(made.answer),
+            number=number,
+            prompt_tokens=made.prompt_tokens,
+            tokens=made.tokens,
+            words=1,
         )
 
     def _due(self, behaviour: Behaviour, model: str, case: str) -> Behaviour:

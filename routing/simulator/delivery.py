@@ -92,6 +92,32 @@ async def deliver_plain(
     return Outcome(200, "done", prompt_tokens, tokens, words)
 
 
+async def deliver_bytes(
+    client: Client, behaviour: Behaviour, content_type: bytes, pieces: list[bytes], *, number: int
+) -> Outcome:
+    """Send bytes piece by piece at their pace. Cut, stall and truncated strike after half of them, or after
+    as many as directed."""
+    directives, fault = behaviour.directives, behaviour.fault
+    at = -1
+    if fault in ("cut", "stall", "truncated", "error-midstream", "error-usage"):
+        at = len(pieces) // 2 if directives.after is None else min(directives.after, len(pieces))
+    client.watch()
+    headers = headers_for(content_type, number)
+    await client.send({"type": "http.response.start", "status": 200, "headers": headers})
+    for place, piece in enumerate(pieces):
+        if place == at and fault == "stall":
+            if not await client.pause(directives.stall):
+                return Outcome(200, "client_gone", place, 0, place)
+        elif place == at:
+            await client.hang_up()
+            return Outcome(200, "cut", place, 0, place)
+        if not await client.pause(behaviour.pace):
+            return Outcome(200, "client_gone", place, 0, place)
+        await client.send({"type": "http.response.body", "body": piece, "more_body": True})
+    await client.send({"type": "http.response.body", "body": b""})
+    return Outcome(200, "done", len(pieces), 0, len(pieces))
+
+
 async def deliver_chat(
     client: Client, prompt: ChatPrompt, reply: Reply, *, number: int, created: int
 ) -> Outcome:

@@ -24,6 +24,8 @@ VERSION = "2023-06-01"
 class Anthropic(Repaired):
     """Chat completions become messages, and messages become chat completions."""
 
+    own_api = True
+
     def url(self, deployment: DeploymentSpec, endpoint: str, *, stream: bool = False) -> str:  # noqa: ARG002  # see Dialect
         """See Dialect. The version may stand in the base URL or not, as the SDKs leave it out."""
         base = deployment.provider.base_url

@@ -18,6 +18,8 @@ from routing.table import DeploymentSpec
 class Gemini(Repaired):
     """Chat completions and embeddings, each by its own method of a model."""
 
+    own_api = True
+
     def url(self, deployment: DeploymentSpec, endpoint: str, *, stream: bool = False) -> str:
         """See Dialect."""
         if endpoint == "embeddings":

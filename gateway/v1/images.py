@@ -1,0 +1,75 @@
+"""``/v1/images/generations``: pictures for a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from billing.token_usage import COUNTED, IMAGE_OUTPUT, IMAGES, TokenUsage, from_openai
+from gateway.v1.answers import BadAnswer, PlainAnswer, decoded
+from gateway.v1.errors import InvalidRequest
+from gateway.v1.facts import BYTES_PER_TOKEN, Facts, boolean, decode, end_user_of, model_of, text, whole
+from routing.dialects import Dialect
+
+MOST_IMAGES = 10
+# Tokens of one picture, at most and where nothing is told: OpenAI's dearest (quality high, 1024x1536)
+# has 6,240.
+TOKENS_PER_IMAGE = 8_192
+
+
+def generation_facts(raw: bytes, end_user_header: str) -> Facts:
+    """Facts of a body; raises InvalidRequest naming the parameter."""
+    body = decode(raw)
+    return image_facts("images.generations", body, end_user_header)
+
+
+def image_facts(endpoint: str, body: dict[str, Any], end_user_header: str, pictures: int = 0) -> Facts:
+    """Facts of a request for pictures, with ``pictures`` of the client's own in it. Raises InvalidRequest."""
+    model = model_of(body)
+    size = len(text(body, "prompt").encode("utf-8", "replace"))
+    images = whole(body, "n", 1, MOST_IMAGES) or 1
+    if boolean(body, "stream"):
+        raise InvalidRequest(
+            "Unsupported parameter: 'stream' is not supported for images. Ask without it.",
+            param="stream",
+            code="unsupported_parameter",
+        )
+    tokens = size // BYTES_PER_TOKEN + 1 + pictures * TOKENS_PER_IMAGE
+    most = images * TOKENS_PER_IMAGE
+    made = {IMAGES: Decimal(images), IMAGE_OUTPUT: Decimal(most)}
+    return Facts(
+        endpoint,
+        body,
+        model,
+        input_tokens=tokens,
+        input_bound=size + 1 + pictures * TOKENS_PER_IMAGE,
+        output_bound=most,
+        end_user=end_user_of(body, end_user_header),
+        units={IMAGES: Decimal(images)},
+        counted=TokenUsage(tokens, 0, 0, 0, 0, COUNTED, made),
+    )
+
+
+def image_answer(raw: bytes, facts: Facts, speaks: Dialect) -> PlainAnswer:
+    """The answer as it came. Usage is its pictures, and the tokens that are reported. Raises BadAnswer,
+    ErrorAnswer."""
+    answer = decoded(raw, facts.endpoint, speaks)
+    data, usage = answer.get("data"), answer.get("usage")
+    if not isinstance(data, list) or not data or not all(_pictured(each) for each in data):
+        raise BadAnswer("It has no images.")
+    images = Decimal(len(data))
+    told = from_openai(usage) if isinstance(usage, dict) else None
+    if told is None:
+        assert facts.counted is not None  # noqa: S101  # by image_facts
+        used = {IMAGES: images, IMAGE_OUTPUT: images * TOKENS_PER_IMAGE}
+        return PlainAnswer(raw, replace(facts.counted, quantities=used), 0)
+    if not told.quantities.get(IMAGE_OUTPUT) and told.output:
+        # Where it is not said what the output is, it is pictures.
+        quantities = {**told.quantities, IMAGE_OUTPUT: Decimal(told.output)}
+        told = replace(told, output=0, reasoning=0, quantities=quantities)
+    return PlainAnswer(raw, replace(told, quantities={**told.quantities, IMAGES: images}), 0)
+
+
+def _pictured(item: Any) -> bool:
+    return isinstance(item, dict) and bool(item.get("b64_json") or item.get("url"))

@@ -1,0 +1,49 @@
+"""``/v1/audio/speech``: a text read aloud. The sound passes as it comes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from math import ceil
+
+from billing.token_usage import AUDIO_OUTPUT, CHARACTERS, COUNTED, SECONDS, TokenUsage
+from gateway.v1.errors import InvalidRequest
+from gateway.v1.facts import BYTES_PER_TOKEN, Facts, decode, end_user_of, model_of, required, text, wrong_type
+
+# Seconds and audio tokens of speech are not reported with it. They are taken to be: so many bytes of text
+# a second, and so many tokens (OpenAI: 1,250 a minute).
+BYTES_PER_SECOND = 15
+TOKENS_PER_SECOND = 21
+# The most seconds that a character can take, at a quarter of the speed.
+MOST_SECONDS = 2
+
+
+def speech_facts(raw: bytes, end_user_header: str) -> Facts:
+    """Facts of a body; raises InvalidRequest naming the parameter."""
+    body = decode(raw)
+    model = model_of(body)
+    spoken = text(body, "input")
+    voice = required(body, "voice")
+    if not isinstance(voice, str | dict):
+        raise wrong_type("voice", "a string or an object", voice)
+    if body.get("stream_format") not in (None, "audio"):
+        raise InvalidRequest(
+            "Unsupported parameter: 'stream_format' may only be 'audio'.",
+            param="stream_format",
+            code="unsupported_parameter",
+        )
+    tokens = len(raw) // BYTES_PER_TOKEN + 1
+    characters, most = Decimal(len(spoken)), Decimal(len(spoken) * MOST_SECONDS)
+    seconds = Decimal(ceil(len(spoken.encode("utf-8", "replace")) / BYTES_PER_SECOND))
+    used = {CHARACTERS: characters, SECONDS: seconds, AUDIO_OUTPUT: seconds * TOKENS_PER_SECOND}
+    return Facts(
+        "audio.speech",
+        body,
+        model,
+        input_tokens=tokens,
+        input_bound=len(raw),
+        output_bound=int(most) * TOKENS_PER_SECOND,
+        end_user=end_user_of(body, end_user_header),
+        units={CHARACTERS: characters, SECONDS: most},
+        counted=TokenUsage(tokens, 0, 0, 0, 0, COUNTED, used),
+        binary=True,
+    )
