@@ -25,6 +25,8 @@ class Outcome(Enum):
     LIMIT = "limit"
     # The provider does not take the credential.
     CREDENTIAL = "credential"
+    # The provider does not know the model that it is asked for.
+    UNKNOWN = "unknown"
     # Nothing: the client's own error, a client that left, a limit of the gateway.
     NEUTRAL = "neutral"
 
@@ -37,8 +39,8 @@ _OUTCOMES = {
     **dict.fromkeys(
         ("", "client_gone", "interrupted", "refused", "context_window", "content_filter"), Outcome.NEUTRAL
     ),
-    # A matter of configuration, and of this one request's size.
-    **dict.fromkeys(("unknown_model", "over_limit", "unsupported", "invalid_output"), Outcome.NEUTRAL),
+    "unknown_model": Outcome.UNKNOWN,
+    **dict.fromkeys(("over_limit", "unsupported", "invalid_output"), Outcome.NEUTRAL),
 }
 
 
@@ -62,6 +64,9 @@ class Pauses:
 FAULT_PAUSES = Pauses(2.0, 20.0)
 LIMIT_PAUSES = Pauses(1.0, 60.0)
 CREDENTIAL_PAUSES = Pauses(30.0, 600.0)
+UNKNOWN_PAUSES = Pauses(5.0, 60.0)
+# Who answered within this many seconds knows its model, whatever it says of one request.
+ANSWERED_SECONDS = 60.0
 # A provider's Retry-After is honoured up to here.
 LONGEST_RETRY_AFTER = 600.0
 LONGEST_AFTER_FAULT = 60.0
@@ -79,13 +84,15 @@ class Circuit:
 
     __slots__ = (
         *("_closed_at", "_counts", "_faults", "_in_a_row", "_total"),
-        *("epoch", "openings", "probing", "until", "why"),
+        *("asks", "epoch", "openings", "probing", "until", "why"),
     )
 
     def __init__(self) -> None:
         # When the pause ends; None: closed.
         self.until: float | None = None
         self.why = ""
+        # The endpoint to probe it by; empty: not known.
+        self.asks = ""
         self.openings = 0
         self.probing = False
         # Grows with each opening and closing, so that late news of earlier attempts is known as such.
@@ -107,12 +114,12 @@ class Circuit:
         """Whether a request may go now, be it as the probe."""
         return self.until is None or (now >= self.until and not self.probing)
 
-    def open(self, until: float, why: str, now: float) -> None:
-        """Let nothing pass until then."""
+    def open(self, until: float, why: str, now: float, asks: str = "") -> None:
+        """Let nothing pass until then. ``asks`` is the endpoint to probe by."""
         if self.until is None and now - self._closed_at > FORGIVEN_SECONDS:
             self.openings = 0
         self.openings += 1
-        self.until, self.why, self.probing = until, why, False
+        self.until, self.why, self.asks, self.probing = until, why, asks, False
         self.epoch += 1
         self._forget()
 

@@ -22,8 +22,8 @@ from tenants.models import ApiKey, Organization
 
 # How long before a key's end it is told of, the nearest first.
 KEY_NOTICES = (timedelta(days=1), timedelta(days=7))
-# A provider's rate limit is no outage.
-NO_OUTAGE = {"rate_limited"}
+# A provider's rate limit is no outage, nor is a model that it never had.
+NO_OUTAGE = {"rate_limited", "unknown_model"}
 # One message an hour tells of a deployment that fails and recovers all the time.
 OUTAGE_HOUR = "%Y-%m-%dT%H"
 

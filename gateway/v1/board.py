@@ -35,12 +35,14 @@ FORGOTTEN_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An open circuit. ``until`` is the end of its pause, in seconds since 1970."""
+    """An open circuit. ``until`` is the end of its pause, in seconds since 1970, ``asks`` the endpoint to
+    probe it by (empty: not known)."""
 
     key: Key
     until: float
     why: str
     openings: int
+    asks: str = ""
 
 
 class Board:
@@ -85,6 +87,7 @@ class Board:
                             "until": time.time() + left,
                             "why": circuit.why,
                             "openings": circuit.openings,
+                            "asks": circuit.asks,
                         }
                         pipe.hset(CIRCUITS, _field(key), orjson.dumps(notice))
                 for visit in over:
@@ -107,7 +110,8 @@ class Board:
                 await self._redis.hdel(CIRCUITS, _field(notice.key))
             elif notice.key not in health.changed:
                 posted.add(notice.key)
-                health.adopt(notice.key, now + notice.until - wall, notice.why, notice.openings, now)
+                until = now + notice.until - wall
+                health.adopt(notice.key, until, notice.why, notice.openings, now, notice.asks)
         for key in self._seen - posted - health.changed:
             health.mend(key, now)
         self._seen = posted
@@ -140,11 +144,12 @@ def read(found: dict[bytes, bytes]) -> list[Notice]:
     """The notices of the hash CIRCUITS."""
     notices = []
     for field, value in found.items():
-        deployment_id, _, fingerprint = field.decode().partition(":")
+        deployment_id, _, name = field.decode().partition(":")
         posted = orjson.loads(value)
-        notices.append(
-            Notice((int(deployment_id), fingerprint), posted["until"], posted["why"], posted["openings"])
-        )
+        key = int(deployment_id), name
+        # A worker of an earlier release posts no endpoint.
+        asks = posted.get("asks", "")
+        notices.append(Notice(key, posted["until"], posted["why"], posted["openings"], asks))
     return notices
 
 

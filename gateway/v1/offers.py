@@ -66,7 +66,7 @@ def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
         offers[0] = replace(offers[0], credential=credential)
     if not worker.pulse.available(offers[0].candidate.deployment):
         # The available ones come first, so there is none.
-        raise unserved(worker.pulse, [offer.candidate.deployment for offer in offers])
+        raise unserved(worker.pulse, [offer.candidate.deployment for offer in offers], facts.endpoint)
     return offers
 
 

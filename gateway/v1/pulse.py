@@ -12,7 +12,7 @@ from math import exp
 from random import Random
 
 from routing.circuit import Outcome, outcome_of
-from routing.health import Health, Visit
+from routing.health import Health, Visit, question
 from routing.table import DeploymentSpec, ProviderSpec
 
 # After so many seconds an observation has faded to a third.
@@ -71,11 +71,12 @@ class Pulse:
 
     # --- attempts --------------------------------------------------------------------------------
 
-    def enter(self, deployment: DeploymentSpec, preferred: str = "") -> Visit | None:
+    def enter(self, deployment: DeploymentSpec, preferred: str = "", endpoint: str = "") -> Visit | None:
         """Leave to ask a deployment, and with which credential, ``preferred`` (a fingerprint) if it works;
         None: not now."""
         now = self.clock()
-        visit = self.health.enter(deployment.id, fingerprints(deployment.provider), now, preferred)
+        asked = question(endpoint, deployment.model) if endpoint else ""
+        visit = self.health.enter(deployment.id, fingerprints(deployment.provider), now, preferred, asked)
         if visit is not None:
             feel = self._feel[deployment.id]
             feel.in_flight += 1
@@ -171,10 +172,13 @@ class Pulse:
             health.wait(deployment.id, fingerprints(deployment.provider), self.clock()) <= 0
         )
 
-    def wait(self, deployment: DeploymentSpec) -> float:
+    def wait(self, deployment: DeploymentSpec, endpoint: str = "") -> float:
         """Seconds until a request may go there; infinite while that depends on a probe under way."""
-        return self.health.wait(deployment.id, fingerprints(deployment.provider), self.clock())
+        asked = question(endpoint, deployment.model) if endpoint else ""
+        return self.health.wait(deployment.id, fingerprints(deployment.provider), self.clock(), asked)
 
-    def why(self, deployment: DeploymentSpec) -> str:
-        """What keeps requests away: ``failing``, ``rate_limited`` or ``credential``; empty if nothing."""
-        return self.health.why(deployment.id, fingerprints(deployment.provider), self.clock())
+    def why(self, deployment: DeploymentSpec, endpoint: str = "") -> str:
+        """What keeps requests away: ``failing``, ``rate_limited``, ``credential`` or, of this endpoint,
+        ``unknown_model``; empty if nothing."""
+        asked = question(endpoint, deployment.model) if endpoint else ""
+        return self.health.why(deployment.id, fingerprints(deployment.provider), self.clock(), asked)

@@ -59,6 +59,7 @@ class Turns:
         self._waiting = list(offers)
         self._offered = [offer.candidate.deployment for offer in self._waiting]
         self._random = random
+        self._endpoint = exchange.facts.endpoint if exchange.facts is not None else ""
         self._latest: Offer | None = None
         # What may be tried although it was.
         self._again: Offer | None = None
@@ -78,7 +79,7 @@ class Turns:
             left = self._left()
             if left is not None and left < LEAST_WAIT:
                 return None
-            visit = self._pulse.enter(deployment, offer.credential)
+            visit = self._pulse.enter(deployment, offer.credential, self._endpoint)
             if visit is None or not await self._claims(visit):
                 continue
             self.tried.add(deployment.id)
@@ -140,7 +141,7 @@ class Turns:
             return ProviderTimeout(
                 "The time that the caller gave was over before a provider could be asked.", headers=NO_RETRY
             )
-        return unserved(self._pulse, self._offered)
+        return unserved(self._pulse, self._offered, self._endpoint)
 
     def _others(self) -> bool:
         return any(offer.candidate.deployment.id not in self.tried for offer in self._waiting)
@@ -184,12 +185,12 @@ def idle_wait(exchange: Exchange, turn: Turn) -> float:
     return wait
 
 
-def unserved(pulse: Pulse, deployments: Iterable[DeploymentSpec]) -> V1Error:
+def unserved(pulse: Pulse, deployments: Iterable[DeploymentSpec], endpoint: str) -> V1Error:
     """The error where no deployment may be asked now, saying whose fault it is and when to come again."""
     waits, reasons = [], set()
     for deployment in deployments:
-        waits.append(pulse.wait(deployment))
-        reasons.add(pulse.why(deployment))
+        waits.append(pulse.wait(deployment, endpoint))
+        reasons.add(pulse.why(deployment, endpoint))
     seconds = min((wait for wait in waits if isfinite(wait)), default=PROBE_WAIT)
     headers: Headers = [(b"retry-after", str(max(1, ceil(seconds))).encode())]
     if reasons == {"rate_limited"}:
@@ -200,6 +201,13 @@ def unserved(pulse: Pulse, deployments: Iterable[DeploymentSpec]) -> V1Error:
     if reasons == {"credential"}:
         return Unavailable(
             "The provider refuses this gateway's credential. The operator of this gateway must look into it.",
+            code="provider_unavailable",
+            headers=headers,
+        )
+    if reasons == {"unknown_model"}:
+        return Unavailable(
+            "The provider does not know the model that is configured for it. The operator of this gateway must "
+            "look into it.",
             code="provider_unavailable",
             headers=headers,
         )

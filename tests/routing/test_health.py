@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from routing.circuit import FAULTS_IN_A_ROW, Outcome, outcome_of
-from routing.health import Health, Visit
+from routing.health import Health, Visit, question
 
 ONE = ("key",)
 TWO = ("good", "bad")
@@ -185,6 +185,70 @@ def test_what_another_worker_opened_is_closed_here_and_mended_by_its_probe() -> 
     assert circuits.wait(1, ONE, 1) == 0
 
 
+CHAT, EMBEDDINGS = question("chat.completions", "m"), question("embeddings", "m")
+
+
+def asks(circuits: Health, what: str, outcome: Outcome, now: float, times: int = 1) -> int:
+    """How many of so many attempts were let through."""
+    passed = 0
+    for _ in range(times):
+        visit = circuits.enter(1, ONE, now, question=what)
+        if visit is not None:
+            circuits.ended(visit, outcome, now)
+            passed += 1
+    return passed
+
+
+def test_a_model_that_the_provider_keeps_not_knowing_is_left_alone() -> None:
+    circuits = health()
+    assert asks(circuits, CHAT, Outcome.UNKNOWN, 0, 20) == FAULTS_IN_A_ROW
+    assert 4 <= circuits.wait(1, ONE, 0, CHAT) <= 6
+    assert circuits.why(1, ONE, 0, CHAT) == "unknown_model"
+    # One probe after the pause, which makes the next one longer.
+    assert asks(circuits, CHAT, Outcome.UNKNOWN, 6, 20) == 1
+    assert 8 <= circuits.wait(1, ONE, 6, CHAT) <= 12
+    assert asks(circuits, CHAT, Outcome.OK, 20, 20) == 20
+
+
+def test_embeddings_that_a_chat_model_does_not_have_close_it_for_no_chat() -> None:
+    circuits = health()
+    asks(circuits, EMBEDDINGS, Outcome.UNKNOWN, 0, 20)
+    assert circuits.wait(1, ONE, 0) == 0
+    assert asks(circuits, CHAT, Outcome.OK, 0, 20) == 20
+    assert asks(circuits, EMBEDDINGS, Outcome.OK, 0) == 0
+
+
+def test_who_answered_lately_is_not_closed_by_requests_that_name_what_is_not_there() -> None:
+    circuits = health()
+    asks(circuits, CHAT, Outcome.OK, 0)
+    assert asks(circuits, CHAT, Outcome.UNKNOWN, 59, 20) == 20
+    assert asks(circuits, CHAT, Outcome.UNKNOWN, 61, 20) == FAULTS_IN_A_ROW
+
+
+def test_who_was_answered_lately_does_not_take_another_workers_word_that_a_model_is_unknown() -> None:
+    circuits = health()
+    circuits.adopt((1, CHAT), 50, "unknown_model", 1, 0)
+    assert circuits.wait(1, ONE, 0, CHAT) == 50
+    circuits = health()
+    asks(circuits, CHAT, Outcome.OK, 0)
+    circuits.adopt((1, CHAT), 50, "unknown_model", 1, 0)
+    assert circuits.wait(1, ONE, 0, CHAT) == 0
+
+
+def test_another_model_of_the_deployment_begins_without_a_past() -> None:
+    circuits = health()
+    asks(circuits, CHAT, Outcome.UNKNOWN, 0, 20)
+    assert asks(circuits, question("chat.completions", "corrected"), Outcome.OK, 0, 5) == 5
+
+
+def test_an_open_circuit_tells_what_the_deployment_is_known_to_answer() -> None:
+    circuits = health()
+    asks(circuits, CHAT, Outcome.OK, 0)
+    asks(circuits, EMBEDDINGS, Outcome.FAULT, 0, FAULTS_IN_A_ROW)
+    (found,) = circuits.open_circuits()
+    assert (found[0], found[1].asks) == ((1, ""), "chat.completions")
+
+
 @pytest.mark.parametrize(
     ("reason", "outcome"),
     [
@@ -200,7 +264,7 @@ def test_what_another_worker_opened_is_closed_here_and_mended_by_its_probe() -> 
         ("rate_limited", Outcome.LIMIT),
         ("credential", Outcome.CREDENTIAL),
         ("no_money", Outcome.CREDENTIAL),
-        ("unknown_model", Outcome.NEUTRAL),
+        ("unknown_model", Outcome.UNKNOWN),
         ("context_window", Outcome.NEUTRAL),
         ("refused", Outcome.NEUTRAL),
         ("", Outcome.NEUTRAL),
