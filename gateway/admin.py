@@ -534,5 +534,15 @@ class DeadLetterAdmin(ReadOnly):
 class TaskRunAdmin(ReadOnly):
     """What Celery last did of each kind, how long it took, and whether it failed."""
 
-    list_display = ("name", "started_at", "ended_at", "seconds", "error", "succeeded_at", "runs", "failures")
+    list_display = (
+        "name",
+        "started_at",
+        "ended_at",
+        "seconds",
+        "error",
+        "succeeded_at",
+        "runs",
+        "failures",
+        "detail",
+    )
     ordering = ("name",)

@@ -1,6 +1,7 @@
 """The Celery application. ``celery -A gateway worker`` and ``celery -A gateway beat`` find it here."""
 
 import os
+from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
@@ -23,3 +24,16 @@ app.conf.beat_schedule = {
     "reconcile": {"task": "billing.tasks.reconcile_books", "schedule": crontab(hour=2, minute=30)},
     "responses": {"task": "gateway.tasks.delete_expired_responses", "schedule": 3600.0},
 }
+
+
+@app.on_after_configure.connect
+def _schedule_probes(sender: Celery, **_signal: Any) -> None:
+    """Put on the clock what a setting switches off. Settings cannot be read before this."""
+    from django.conf import settings
+
+    if settings.PROBE_SECONDS > 0:
+        sender.conf.beat_schedule["probes"] = {
+            "task": "gateway.tasks.probe",
+            "schedule": settings.PROBE_SECONDS,
+            "options": {"expires": settings.PROBE_SECONDS},
+        }

@@ -22,6 +22,7 @@ from gateway.v1.pulse import Pulse, fingerprints
 from gateway.v1.rates import RateBook, read_rates
 from routing import policy
 from routing.access import permitted_names
+from routing.health import question
 from routing.policy import Need, Route, Signals, Verdict
 from routing.table import DeploymentSpec, GroupSpec, RoutingTable, read_table
 from tenants.models import ApiKey, Organization, Team
@@ -30,6 +31,7 @@ RESTING = {
     "failing": "circuit open",
     "rate_limited": "rate limit of the provider",
     "credential": "credential refused",
+    "unknown_model": "model unknown to the provider",
 }
 CHAT = "chat.completions"
 
@@ -104,7 +106,8 @@ class Picture:
         posted = {each.key[1]: each for each in self.notices or () if each.key[0] == deployment.id}
         names = fingerprints(deployment.provider)
         resting = [posted[name] for name in names if name in posted]
-        waits = [(posted[""], "open")] if "" in posted else []
+        own = ("", question(CHAT, deployment.model))
+        waits = [(posted[name], "open") for name in own if name in posted]
         if len(resting) == len(names):
             waits.append((min(resting, key=lambda each: each.until), "resting"))
         if not waits:

@@ -255,6 +255,8 @@ SHUTDOWN_DELAY_SECONDS: float = env.float("SHUTDOWN_DELAY_SECONDS", default=0.0)
 SHUTDOWN_SECONDS: float = env.float("SHUTDOWN_SECONDS", default=30.0)
 # RELOAD_POLL_SECONDS: how often a worker looks for changes if a notification was lost.
 RELOAD_POLL_SECONDS: float = env.float("RELOAD_POLL_SECONDS", default=5.0)
+# PROBE_SECONDS: how often Celery looks for deployments to probe whose pause ends by the next look; 0: never.
+PROBE_SECONDS: float = env.float("PROBE_SECONDS", default=2.0)
 # SHIP_INTERVAL_SECONDS: how often the shipper looks into the journal.
 SHIP_INTERVAL_SECONDS: float = env.float("SHIP_INTERVAL_SECONDS", default=0.1)
 

@@ -17,6 +17,8 @@ class TaskRun(models.Model):
     succeeded_at = models.DateTimeField(null=True)
     runs = models.BigIntegerField(default=0)
     failures = models.BigIntegerField(default=0)
+    # What the task has done in all its runs, in its own words.
+    detail = models.JSONField(null=True, blank=True)
 
     def __str__(self) -> str:
         return self.name

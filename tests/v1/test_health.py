@@ -68,6 +68,37 @@ def test_client_errors_never_open_the_circuit(stack: Stack, tenant: Tenant, slug
     assert len(asked(stack, slug)) == 60
 
 
+def test_a_model_that_the_provider_does_not_know_is_left_alone_and_its_fallback_answers(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
+    name = grouped(stack, tenant, slug, "gone", "sim-small")
+    heard = answers(tenant, name, slug, 100, 4)
+    assert {answer.status_code for answer in heard} == {200}
+    # Five at each worker, those under way meanwhile, and a probe.
+    assert len([line for line in asked(stack, slug) if line["model"] == "gone"]) <= 16
+
+
+def test_without_a_fallback_the_caller_hears_that_the_model_is_not_known(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
+    name = grouped(stack, tenant, slug, "gone")
+    last = answers(tenant, name, slug, 40, 4)[-1]
+    assert last.status_code == 503
+    assert "does not know the model" in last.json()["error"]["message"]
+    assert 1 <= int(last.headers["retry-after"]) <= 6
+    assert len(asked(stack, slug)) <= 16
+
+
+def test_embeddings_of_a_chat_model_close_it_for_nobodys_chat(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
+    name = grouped(stack, tenant, slug, "sim-small")
+    with tenant.http() as http:
+        for _ in range(30):
+            http.post("/v1/embeddings", json={"model": name, "input": "hello", "user": slug})
+    assert {answer.status_code for answer in answers(tenant, name, slug, 20, 2)} == {200}
+
+
 def test_a_lasting_rate_limit_is_not_hammered_and_is_told_as_the_providers(
     stack: Stack, tenant: Tenant, slug: str
 ) -> None:
