@@ -245,6 +245,12 @@ IDEMPOTENCY_MAX_BYTES: int = env.int("IDEMPOTENCY_MAX_BYTES", default=2 * 1024 *
 MAX_IN_FLIGHT: int = env.int("MAX_IN_FLIGHT", default=2000)
 # MAX_BUFFERED_BYTES: bytes of request bodies a worker holds at a time; beyond it 503 at once.
 MAX_BUFFERED_BYTES: int = env.int("MAX_BUFFERED_BYTES", default=256 * 1024 * 1024)
+# MAX_UPLOAD_BYTES: a larger form (audio, pictures to edit) is refused with 413.
+MAX_UPLOAD_BYTES: int = env.int("MAX_UPLOAD_BYTES", default=256 * 1024 * 1024)
+# MAX_SPOOLED_BYTES: bytes of forms a worker holds on disk at a time; beyond it 503 at once.
+MAX_SPOOLED_BYTES: int = env.int("MAX_SPOOLED_BYTES", default=2 * 1024 * 1024 * 1024)
+# UPLOAD_DIR: where they lie while they are sent, in files without names; not a file system in memory.
+UPLOAD_DIR = Path(env.str("UPLOAD_DIR", default=str(WEIR_DATA_DIR / "uploads")))
 # ABANDONED_SECONDS, ABANDONED_TOKENS: after its client has left, a provider goes on for so long at
 # most, and for about so many tokens, so that its real usage is known; 0 seconds: it is stopped at once.
 ABANDONED_SECONDS: float = env.float("ABANDONED_SECONDS", default=2.0)

@@ -34,6 +34,7 @@ class PlainAnswer:
     usage: TokenUsage | None
     # Bytes of text, for an estimate where the provider reports no usage.
     text_bytes: int
+    content_type: bytes = b"application/json"
 
 
 def chat_answer(

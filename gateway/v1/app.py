@@ -30,6 +30,7 @@ from gateway.v1.errors import (
 from gateway.v1.exchange import CLIENT_GONE_STATUS, Exchange, Offer
 from gateway.v1.facts import Facts, decode, narrow
 from gateway.v1.fetch import JSON_HEADERS
+from gateway.v1.forms import Form, read_form
 from gateway.v1.idempotency import HEADER, REPLAYED, Kept, Recorder
 from gateway.v1.offers import no_address, offers_after, offers_for, printable
 from gateway.v1.principals import Principal
@@ -68,6 +69,7 @@ class Call:
     grants: list[Grant] = field(default_factory=list)
     # What is sent, where the client may ask for it again.
     recorder: Recorder | None = None
+    form: Form | None = None
 
     def __post_init__(self) -> None:
         self.headers = dict(self.scope["headers"])
@@ -174,11 +176,15 @@ class App:
             return
         hold = worker.capacity.take()
         try:
-            raw = await _body(call.receive, call.headers, hold)
+            raw: bytes | Form | None
+            if call.endpoint is not None and call.endpoint.form is not None:
+                raw = call.form = await read_form(call.receive, call.headers, hold)
+            else:
+                raw = await _body(call.receive, call.headers, hold)
             if raw is None:
                 call.exchange.client_gone = True
                 self._finish(call, "client_gone", CLIENT_GONE_STATUS)
-            elif found is not None:
+            elif found is not None and isinstance(raw, bytes):
                 await self._serve(worker, call, *found, raw)
             elif call.recorder is not None:
                 await self._once(worker, call, raw, call.recorder)
@@ -186,6 +192,8 @@ class App:
                 await self._infer(worker, call, raw)
         finally:
             hold.release()
+            if call.form is not None:
+                call.form.close()
 
     async def _serve(self, worker: Worker, call: Call, resource: Resource, name: str, raw: bytes) -> None:
         """Answer for a resource, which asks no model and is no usage."""
@@ -196,11 +204,15 @@ class App:
         body = await resource.methods[call.scope["method"]](asking)
         await _answer(call.send, 200, [*call.base, *asking.limits, *JSON_HEADERS], orjson.dumps(body))
 
-    async def _once(self, worker: Worker, call: Call, raw: bytes, recorder: Recorder) -> None:
+    async def _once(self, worker: Worker, call: Call, raw: bytes | Form, recorder: Recorder) -> None:
         """Ask a model, unless the same was asked before with the same Idempotency-Key."""
         exchange, principal = call.exchange, principal_of(call.exchange)
         taken = await worker.idempotency.take(
-            principal, call.headers[HEADER], call.scope["path"], raw, exchange.request_id
+            principal,
+            call.headers[HEADER],
+            call.scope["path"],
+            raw if isinstance(raw, bytes) else raw.digest(),
+            exchange.request_id,
         )
         if isinstance(taken, Kept | Conflict):
             # It asks no model, and is one of the key's requests all the same.
@@ -224,14 +236,21 @@ class App:
         await _answer(recorder.send, 200, [*call.base, *limits, *kept.headers, REPLAYED], kept.body)
         self._finish(call, "replay", 200)
 
-    async def _infer(self, worker: Worker, call: Call, raw: bytes) -> None:
+    async def _infer(self, worker: Worker, call: Call, raw: bytes | Form) -> None:
         """Ask a model: read, route, admit, journal, relay."""
         exchange, endpoint, headers = call.exchange, call.endpoint, call.headers
         assert endpoint is not None  # noqa: S101  # by the caller
-        read = endpoint.read
-        if endpoint.kept and b"previous_response_id" in raw:
-            read = await self._continued(worker, call, raw)
-        exchange.facts = facts = read(raw, headers.get(b"x-end-user", b"").decode("utf-8", "replace"))
+        end_user = headers.get(b"x-end-user", b"").decode("utf-8", "replace")
+        if isinstance(raw, Form):
+            assert endpoint.form is not None  # noqa: S101  # or it would be no form
+            facts = endpoint.form(raw, end_user)
+        else:
+            read = endpoint.read
+            if endpoint.kept and b"previous_response_id" in raw:
+                read = await self._continued(worker, call, raw)
+            assert read is not None  # noqa: S101  # an endpoint reads either
+            facts = read(raw, end_user)
+        exchange.facts = facts
         if endpoint.kept:
             facts.kept = (
                 principal_of(exchange).stores_responses and (facts.asked or {}).get("store") is not False

@@ -11,15 +11,19 @@ from gateway.v1.errors import Headers
 from gateway.v1.exchange import Exchange
 from gateway.v1.facts import Facts
 from gateway.v1.failures import invalid_output
+from gateway.v1.forms import Posted
 from routing.dialects import WORDED, CannotCarry, Dialect
 from routing.table import DeploymentSpec, GroupSpec
 
 
 def ask(
     speaks: Dialect, deployment: DeploymentSpec, group: GroupSpec, facts: Facts
-) -> tuple[bytes, list[str]]:
+) -> tuple[bytes | Posted, list[str]]:
     """The body for the provider, and the names of the client's parameters that it does not carry as they
     were. Raises CannotCarry for what may not be left out."""
+    if facts.form is not None:
+        speaks.form_of(facts.endpoint)
+        return facts.form.posted(deployment.model), []
     if facts.endpoint not in WORDED:
         return speaks.plain_body(deployment, facts.endpoint, facts.body), []
     body = facts.body_for(deployment.max_output_tokens)

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from gateway.v1.error_shapes import ANTHROPIC, OPENAI, ErrorShape
 from gateway.v1.facts import Facts, chat_facts, embedding_facts
-from gateway.v1.images import generation_facts
+from gateway.v1.forms import Form
+from gateway.v1.images import edit_facts, generation_facts
 from gateway.v1.moderations import moderation_facts
 from gateway.v1.reranking import rerank_facts
 from gateway.v1.speech import speech_facts
+from gateway.v1.transcriptions import transcription_facts, translation_facts
 from gateway.v1.translation.completions import Completion, completion_facts
 from gateway.v1.translation.message_requests import message_facts
 from gateway.v1.translation.messages import Message
@@ -29,12 +31,14 @@ class Endpoint:
     """One address that asks a model, by POST. ``name`` is what the usage record says."""
 
     name: str
-    # The body and the X-End-User header; raises InvalidRequest.
-    read: Callable[[bytes, str], Facts]
+    # The body and the X-End-User header; raises InvalidRequest. None: the body is a form.
+    read: Callable[[bytes, str], Facts] | None = None
     # The facts and the request's id. None: what the provider answers is what the client gets.
     shape: Callable[[Facts, str], Shape] | None = None
     # Whether answers can be kept and gone on from (``gateway.v1.stored``).
     kept: bool = False
+    # The same for a body that is a multipart form.
+    form: Callable[[Form, str], Facts] | None = None
 
 
 ENDPOINTS: dict[str, Endpoint] = {
@@ -46,6 +50,9 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/moderations": Endpoint("moderations", moderation_facts),
     "/v1/rerank": Endpoint("rerank", rerank_facts),
     "/v1/images/generations": Endpoint("images.generations", generation_facts),
+    "/v1/images/edits": Endpoint("images.edits", form=edit_facts),
+    "/v1/audio/transcriptions": Endpoint("audio.transcriptions", form=transcription_facts),
+    "/v1/audio/translations": Endpoint("audio.translations", form=translation_facts),
     "/v1/audio/speech": Endpoint("audio.speech", speech_facts),
 }
 

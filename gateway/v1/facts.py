@@ -12,6 +12,7 @@ import orjson
 
 from billing.token_usage import NO_QUANTITIES, SEARCHES, TokenUsage
 from gateway.v1.errors import InvalidRequest
+from gateway.v1.forms import Form
 
 # A token is seldom shorter than this many UTF-8 bytes of JSON in any language we have measured.
 BYTES_PER_TOKEN = 4
@@ -69,6 +70,8 @@ class Facts:
     counted: TokenUsage | None = None
     # Whether a good answer is bytes that pass as they come.
     binary: bool = False
+    # The parts of a request that is a form; ``body`` then has its fields.
+    form: Form | None = None
 
     def body_for(self, max_output_tokens: int | None) -> dict[str, Any]:
         """The body for a deployment whose answers have at most ``max_output_tokens``; None: unknown."""

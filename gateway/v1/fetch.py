@@ -47,6 +47,7 @@ MOST_CLOSING_READS = 16
 # What can be counted where the provider reports no usage.
 COUNTED_ENDPOINTS = frozenset({"chat.completions", "embeddings"})
 _AUDIO = re.compile(r"audio/[a-zA-Z0-9.+-]{1,40}")
+SENT_A_MINUTE = 64 * 1024 * 1024
 # The reason of an attempt that the client has whole.
 DELIVERED = "ok"
 STREAM_HEADERS: Headers = [
@@ -76,6 +77,7 @@ class Fetch:
             "_first",
             "_held",
         ),
+        *("_kind", "_sending"),
         *("_pulse", "_scanner", "_spent", "_told", "_upstream", "_usage", "attempt", "turn"),
     )
 
@@ -101,6 +103,9 @@ class Fetch:
         # What the client gets, of a plain answer or a stream that was read to its end.
         self._body = b""
         self._usage: TokenUsage | None = None
+        self._kind = b"application/json"
+        # Seconds more than usual, to send a form: few different ones, as each makes a pool of its own.
+        self._sending = 60.0 * (facts.form.size // SENT_A_MINUTE) if facts.form is not None else 0.0
         # What the provider reported with an error.
         self._spent: dict[str, Any] | None = None
         # What the answer must keep to, and the header that tells how it does.
@@ -153,8 +158,8 @@ class Fetch:
             speaks.headers(secret, exchange.request_id),
             payload,
             connect_timeout=provider.connect_timeout,
-            silence=self.turn.silence,
-            total_timeout=provider.total_timeout,
+            silence=self.turn.silence + self._sending,
+            total_timeout=provider.total_timeout + self._sending,
         )
         exchange.offer, exchange.scanner, exchange.sent = turn.offer, None, True
         exchange.whole = False
@@ -171,7 +176,7 @@ class Fetch:
     async def _open(self, answer: Answer) -> None:
         facts, deployment = self._facts, self.turn.offer.candidate.deployment
         provider = deployment.provider
-        await answer.open(provider.first_token_timeout)
+        await answer.open(provider.first_token_timeout + self._sending)
         self.attempt.status = answer.status
         if answer.status != 200:
             raw = await answer.read_all(provider.idle_timeout)
@@ -212,7 +217,7 @@ class Fetch:
         if usage is None and facts.endpoint in COUNTED_ENDPOINTS:
             usage, body = await counted_answer(facts, deployment.model, body)
         exchange.usage, exchange.seen_output_tokens = usage, read.text_bytes // 4
-        self._usage, self._body = usage, body
+        self._usage, self._body, self._kind = usage, body, read.content_type
         if self._contract is not None:
             self._body, self._told = await kept(exchange, self._contract, kept_answer, body)
 
@@ -288,7 +293,7 @@ class Fetch:
             return
         if self._scanner is None:
             attempt.reason, exchange.whole = DELIVERED, True
-            headers += [*JSON_HEADERS, (b"content-length", str(len(self._body)).encode())]
+            headers += [(b"content-type", self._kind), (b"content-length", str(len(self._body)).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": self._body})
             return

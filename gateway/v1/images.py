@@ -1,4 +1,4 @@
-"""``/v1/images/generations``: pictures for a prompt."""
+"""``/v1/images/generations`` and ``/edits``: pictures for a prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from typing import Any
 from billing.token_usage import COUNTED, IMAGE_OUTPUT, IMAGES, TokenUsage, from_openai
 from gateway.v1.answers import BadAnswer, PlainAnswer, decoded
 from gateway.v1.errors import InvalidRequest
-from gateway.v1.facts import BYTES_PER_TOKEN, Facts, boolean, decode, end_user_of, model_of, text, whole
+from gateway.v1.facts import (
+    BYTES_PER_TOKEN,
+    Facts,
+    boolean,
+    decode,
+    end_user_of,
+    model_of,
+    text,
+    whole,
+    wrong_type,
+)
+from gateway.v1.forms import Form
 from routing.dialects import Dialect
 
 MOST_IMAGES = 10
@@ -22,6 +33,25 @@ def generation_facts(raw: bytes, end_user_header: str) -> Facts:
     """Facts of a body; raises InvalidRequest naming the parameter."""
     body = decode(raw)
     return image_facts("images.generations", body, end_user_header)
+
+
+def edit_facts(form: Form, end_user_header: str) -> Facts:
+    """Facts of a form with ``image`` (or several), perhaps ``mask``, and fields. Raises InvalidRequest."""
+    body: dict[str, Any] = form.fields()
+    if not form.files("image", "image[]"):
+        raise InvalidRequest(
+            "Missing required parameter: 'image'.", param="image", code="missing_required_parameter"
+        )
+    if (count := body.get("n")) is not None:
+        # As JSON would have it; what is no number is told as such.
+        body["n"] = int(count) if count.isascii() and count.isdecimal() and len(count) < 9 else count
+    if (stream := body.pop("stream", "")).lower() in ("true", "1"):
+        body["stream"] = True
+    elif stream.lower() not in ("", "false", "0"):
+        raise wrong_type("stream", "a boolean", stream)
+    facts = image_facts("images.edits", body, end_user_header, len(form.files("image", "image[]", "mask")))
+    facts.form = form
+    return facts
 
 
 def image_facts(endpoint: str, body: dict[str, Any], end_user_header: str, pictures: int = 0) -> Facts:

@@ -9,12 +9,16 @@ from gateway.v1.facts import Facts
 from gateway.v1.images import image_answer
 from gateway.v1.moderations import moderation_answer
 from gateway.v1.reranking import rerank_answer
+from gateway.v1.transcriptions import transcription_answer
 from routing.dialects import Dialect
 
 OTHERS: dict[str, Callable[[bytes, Facts, Dialect], PlainAnswer]] = {
     "moderations": moderation_answer,
     "rerank": rerank_answer,
     "images.generations": image_answer,
+    "images.edits": image_answer,
+    "audio.transcriptions": transcription_answer,
+    "audio.translations": transcription_answer,
 }
 
 

@@ -23,6 +23,8 @@ from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PyreqwestErr
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
+from gateway.v1.forms import Posted
+
 
 class UpstreamError(Exception):
     """A provider could not be reached or did not finish. ``reason`` is one word for logs."""
@@ -237,7 +239,7 @@ class Upstream:
         self,
         url: str,
         headers: Mapping[str, str],
-        body: bytes,
+        body: bytes | Posted,
         *,
         connect_timeout: float,
         silence: float,
@@ -250,9 +252,13 @@ class Upstream:
         """
         timeouts = connect_timeout, silence
         client = self._clients.get(timeouts) or self._client(timeouts)
-        request = (
-            client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(1).build_streamed()
-        )
+        asked = client.post(url)
+        if isinstance(body, Posted):
+            length = {"content-type": body.content_type, "content-length": str(body.size)}
+            asked = asked.headers({**headers, **length}).body_stream(body)
+        else:
+            asked = asked.headers(headers).body_bytes(body)
+        request = asked.streamed_read_buffer_limit(1).build_streamed()
         return Answer(request, asyncio.get_running_loop().time() + total_timeout)
 
     def _client(self, timeouts: tuple[float, float]) -> Client:

@@ -77,7 +77,9 @@ class Worker:
         self.principals = Principals(self.pool)
         self.stored = StoredResponses(self.pool)
         self.pulse = Pulse()
-        self.capacity = Capacity(settings.MAX_IN_FLIGHT, settings.MAX_BUFFERED_BYTES)
+        self.capacity = Capacity(
+            settings.MAX_IN_FLIGHT, settings.MAX_BUFFERED_BYTES, settings.MAX_SPOOLED_BYTES
+        )
         self.abandoned = Abandoned(settings.ABANDONED_SECONDS, settings.ABANDONED_TOKENS)
         self.upstream = Upstream()
         self.relay = Relay(self.upstream, self.pulse)

@@ -67,6 +67,11 @@ class Dialect:
         lost = self.adapt(deployment, changed)
         return orjson.dumps(changed), lost
 
+    def form_of(self, endpoint: str) -> None:
+        """Nothing, if forms can be sent there. Raises CannotCarry where there is no such endpoint."""
+        if self.own_api:
+            raise CannotCarry(endpoint)
+
     def plain_body(self, deployment: DeploymentSpec, endpoint: str, body: Mapping[str, Any]) -> bytes:
         """The body for an endpoint that is not in ``WORDED``. Raises CannotCarry where there is none."""
         if self.own_api:

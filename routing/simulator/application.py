@@ -29,6 +29,7 @@ from routing.simulator.media import MAKERS, SPEECH, speak
 from routing.simulator.prompt import read_prompt
 from routing.simulator.record import Outcome, Record
 from routing.simulator.reply import compose
+from routing.simulator.uploads import FORMS, Told, read_form
 
 MAX_BODY = 64 * 1024 * 1024
 _MAX_CASES = 100_000
@@ -103,12 +104,17 @@ class Simulator:
                 case = value.decode("latin-1")
         too_big: SimulatedError | None = None
         raw: bytes | None = b""
+        parsed: Any = None
         try:
-            raw = await _read(receive) if method == "POST" else b""
+            if method == "POST" and path in FORMS:
+                parsed = await read_form(receive, dict(scope["headers"]))
+                raw = b"" if parsed is not None else None
+            else:
+                raw = await _read(receive) if method == "POST" else b""
         except SimulatedError as error:
             too_big = error
         try:
-            parsed = orjson.loads(raw) if raw else None
+            parsed = orjson.loads(raw) if raw else parsed
         except orjson.JSONDecodeError:
             parsed = None
         body: dict[str, Any] = parsed if isinstance(parsed, dict) else {}
@@ -132,7 +138,7 @@ class Simulator:
             if method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
                 await send_body(client, orjson.dumps(models(path)), number=number)
                 outcome = Outcome(200, "done")
-            elif method == "POST" and path in (_CHAT, _EMBEDDINGS, SPEECH, *MAKERS):
+            elif method == "POST" and path in (_CHAT, _EMBEDDINGS, SPEECH, *MAKERS, *FORMS):
                 if not isinstance(parsed, dict):
                     raise invalid(
                         "We could not parse the JSON body of your request. The API expects a JSON object."
@@ -211,7 +217,7 @@ class Simulator:
         self, client: Client, path: str, body: dict[str, Any], case: str | None, number: int
     ) -> Outcome:
         model = _model(body)
-        make, named = MAKERS.get(path, (None, "input"))
+        make, named = MAKERS.get(path) or FORMS.get(path) or (None, "input")
         said = body.get(named)
         directives = read_directives(said if isinstance(said, str) else "")
         case = directives.case or case or _case_of(said)
@@ -223,6 +229,9 @@ class Simulator:
             kind, pieces = speak(body)
             return await deliver_bytes(client, behaviour, kind, pieces, number=number)
         made = make(body, model)
+        if isinstance(made, Told):
+            await send_body(client, made.text, number=number, content_type=b"text/plain; charset=utf-8")
+            return Outcome(200, "done", made.prompt_tokens, made.tokens, 1)
         if behaviour.fault == "nousage":
             made.answer.pop("usage", None)
             made.answer.pop("meta", None)
