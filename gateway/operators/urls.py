@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from gateway.operators import dead_letters, health, reconcile, tenants, work
+from gateway.operators import (
+    dead_letters,
+    health,
+    margin,
+    price_sync,
+    providers,
+    reconcile,
+    tenants,
+    work,
+)
 
 app_name = "operator"
 
@@ -13,6 +22,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("tenants/<slug:slug>/", tenants.tenant, name="tenant"),
     path("tenants/<slug:slug>/standing/", tenants.standing, name="tenant_standing"),
     path("health/", health.health, name="health"),
+    path("margin/", margin.margin, name="margin"),
+    path("providers/", providers.providers, name="providers"),
+    path("providers/<str:name>/", providers.provider_detail, name="provider"),
+    path("prices/", price_sync.price_sync, name="price_sync"),
     path("work/", work.work, name="work"),
     path("reconcile/", reconcile.reports, name="reconcile"),
     path("reconcile/<int:report>/", reconcile.report_detail, name="reconcile_report"),

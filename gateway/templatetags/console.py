@@ -263,6 +263,9 @@ def _place(name: str) -> tuple[int, int]:
 OPERATOR_SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Tenants", "operator:tenants", "team"),
     ("Health", "operator:health", "clock"),
+    ("Margin", "operator:margin", "costs"),
+    ("Providers", "operator:providers", "model"),
+    ("Price sync", "operator:price_sync", "statement"),
     ("Workers and queues", "operator:work", "rotate"),
     ("Books", "operator:reconcile", "balance"),
     ("Dead letters", "operator:dead_letters", "warn"),

@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -20,13 +22,16 @@ from django.urls import reverse
 from django_scopes import scopes_disabled
 
 from billing.journal import JournalWriter
-from billing.models import DeadLetter, ReconcileReport, TaskRun, UsageEvent
+from billing.models import DeadLetter, Price, ReconcileReport, TaskRun, UsageEvent
+from billing.services.prices import set_price
 from billing.services.wallet import top_up, wallet
 from gateway.operators.tenants import tenant_rows
 from gateway.operators.work import journal_state, tasks
+from routing.models import Deployment, Provider
+from routing.services.providers import create_provider, stored_secrets
 from tenants.models import AuditEntry, Organization, User
 from tenants.permissions import Role
-from tests.billing.made_usage import Tenant, make_member, make_tenant
+from tests.billing.made_usage import Tenant, make_member, make_tenant, rollup
 
 pytestmark = pytest.mark.django_db
 
@@ -97,6 +102,10 @@ def addresses(tenant: Tenant) -> dict[str, str]:
         "tenants": reverse("operator:tenants"),
         "tenant": reverse("operator:tenant", args=[tenant.organization.slug]),
         "health": reverse("operator:health"),
+        "margin": reverse("operator:margin"),
+        "providers": reverse("operator:providers"),
+        "provider": reverse("operator:provider", args=[upstream().name]),
+        "price_sync": reverse("operator:price_sync"),
         "work": reverse("operator:work"),
         "reconcile": reverse("operator:reconcile"),
         "report": reverse("operator:reconcile_report", args=[report.pk]),
@@ -117,7 +126,7 @@ def test_operators_see_every_page_and_owners_none(acme: Tenant, operator: Client
 def test_the_navigation_is_the_operators_own_and_marks_the_page(operator: Client) -> None:
     html = operator.get("/operator/work/").content.decode()
     nav = html[html.index('aria-label="Sections"') : html.index("</nav>")]
-    assert nav.count("<li>") == 6
+    assert nav.count("<li>") == 9
     assert nav.count('aria-current="page"') == 1
     assert "/o/" not in nav
 
@@ -305,3 +314,117 @@ def test_the_journal_page_tells_living_workers_dead_ones_and_the_shipper(tmp_pat
         os.close(lock)
     finally:
         writer.close()
+
+
+# --- Providers, prices, margin ----------------------------------------------------------------------
+
+FIRST, SECOND = "first-provider-secret-000000000001", "second-provider-secret-00000000002"
+
+
+def upstream(**columns: Any) -> Provider:
+    given = {"kind": "generic", "base_url": "http://127.0.0.1:9/v1", "credentials": [FIRST], **columns}
+    return create_provider(acting_user=None, name="upstream", **given)
+
+
+def test_a_credential_is_added_taken_out_and_never_shown(operator: Client) -> None:
+    provider, address = upstream(), "/operator/providers/upstream/"
+    operator.post(address, {"do": "add", "secret": SECOND})
+    assert stored_secrets(provider) == [FIRST, SECOND]
+    page = operator.get(address)
+    assert page.headers["Cache-Control"] == "no-store"
+    assert not any(secret in page.content.decode() for secret in (FIRST, SECOND))
+    old = provider.credentials.order_by("pk").first()
+    assert old is not None
+    operator.post(address, {"do": "remove", "credential": str(old.pk)})
+    assert stored_secrets(provider) == [SECOND]
+    entries = AuditEntry.objects.filter(verb="set credentials")
+    assert not any(secret in str(list(entries.values())) for secret in (FIRST, SECOND))
+    assert entries.filter(actor__email="olga@platform.example").count() == 2
+
+
+def test_a_bad_credential_changes_nothing_and_is_not_repeated(operator: Client) -> None:
+    provider = upstream()
+    page = operator.post("/operator/providers/upstream/", {"do": "add", "secret": "two words\nof-a-secret"})
+    assert page.status_code == 422
+    assert "of-a-secret" not in page.content.decode()
+    assert stored_secrets(provider) == [FIRST]
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    """A provider that lists one model to whoever has the first credential; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            good = self.path == "/v1/models" and self.headers["authorization"] == f"Bearer {FIRST}"
+            body = orjson.dumps(
+                {"data": [{"id": "small"}]} if good else {"error": self.headers["authorization"]}
+            )
+            self.send_response(200 if good else 401)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_connection_is_tried_with_each_credential_and_tells_no_secret(
+    operator: Client, answering: str
+) -> None:
+    provider = upstream(base_url=answering, credentials=[FIRST, SECOND])
+    for name in ("small", "large"):
+        Deployment.objects.create(name=name, provider=provider, model=name)
+    page = operator.post("/operator/providers/upstream/", {"do": "test"})
+    assert [(trial.good, trial.said) for trial in page.context["trials"]] == [
+        (True, "Answered 200."),
+        (False, "Answered 401: the credential is refused."),
+    ]
+    assert [each.name for each in page.context["unlisted"]] == ["large"]
+    assert not any(secret in page.content.decode() for secret in (FIRST, SECOND))
+
+
+def test_a_provider_that_is_not_there_is_told_without_its_words(operator: Client) -> None:
+    upstream()
+    (trial,) = operator.post("/operator/providers/upstream/", {"do": "test"}).context["trials"]
+    assert (trial.good, trial.said) == (False, "No connection (ConnectError).")
+
+
+def test_only_the_chosen_prices_are_set_and_a_great_rise_wants_a_word(operator: Client) -> None:
+    provider = create_provider(acting_user=None, name="openai", kind="openai", credentials=[FIRST])
+    for name in ("gpt-4o", "gpt-4o-mini"):
+        made = Deployment.objects.create(name=name, provider=provider, model=name)
+        set_price(acting_user=None, deployment=made, input=Decimal("0.01"), output=Decimal("0.01"))
+    rows = {row[0].deployment.name: row[1] for row in operator.get("/operator/prices/").context["found"]}
+    assert set(rows) == {"gpt-4o", "gpt-4o-mini"}
+    sent = {"chosen": [rows["gpt-4o"]]}
+    refused = operator.post("/operator/prices/", sent)
+    assert (refused.status_code, Price.objects.count()) == (422, 2)
+    assert operator.post("/operator/prices/", {**sent, "confirm": "yes"}).status_code == 302
+    assert list(Price.objects.order_by("pk").values_list("deployment__name", flat=True)[2:]) == ["gpt-4o"]
+    # What was seen is set already, so it is no proposal any more.
+    assert operator.post("/operator/prices/", {**sent, "confirm": "yes"}).status_code == 422
+
+
+def test_the_margin_is_charge_less_cost_by_tenant_provider_and_deployment(operator: Client) -> None:
+    acme, globex = make_tenant("acme"), make_tenant("globex")
+    Deployment.objects.create(name="a", provider=upstream(), model="a")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:00")
+    rollup(acme.batch, now, "10", cost=Decimal(4), deployment="a")
+    rollup(globex.batch, now, "1", cost=Decimal(3), deployment="a", requests=2)
+    rollup(globex.batch, now, "2", cost=Decimal(1), deployment="gone")
+    rollup(acme.batch, "2020-01-01T00:00", "99", deployment="a")
+
+    def table(kind: str) -> list[tuple[str, int, Decimal]]:
+        rows = operator.get(f"/operator/margin/?by={kind}").context["rows"]
+        return [(row.name, row.requests, row.margin) for row in rows]
+
+    assert table("tenant") == [("Acme", 1, Decimal(6)), ("Globex", 3, Decimal(-1))]
+    assert table("deployment") == [("a", 3, Decimal(4)), ("gone", 1, Decimal(1))]
+    assert table("provider") == [("upstream", 3, Decimal(4)), ("removed (gone)", 1, Decimal(1))]

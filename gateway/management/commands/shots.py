@@ -187,9 +187,19 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
     """The pages of the operator area."""
     area = {
         name.replace("_", "-"): reverse(f"operator:{name}")
-        for name in ("tenants", "health", "work", "reconcile", "dead_letters")
+        for name in (
+            "tenants",
+            "health",
+            "margin",
+            "providers",
+            "price_sync",
+            "work",
+            "reconcile",
+            "dead_letters",
+        )
     }
     area["tenant"] = reverse("operator:tenant", args=[sample.acme.slug])
+    area["provider"] = reverse("operator:provider", args=["simulator"])
     area["dead-letter"] = reverse("operator:dead_letter", args=[sample.letter])
     area["reconcile-report"] = reverse("operator:reconcile_report", args=[sample.report])
     for name, url in area.items():
