@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from time import sleep
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import orjson
@@ -21,9 +23,12 @@ from gateway.v1.exchange import Attempt, Exchange, Offer
 from gateway.v1.facts import Facts, chat_facts
 from gateway.v1.pulse import Pulse, fingerprints
 from gateway.v1.rates import History, RateBook
+from routing.credentials import encrypt
+from routing.models import Credential, GroupDeployment, Provider
 from routing.policy import Candidate
 from routing.table import Member
 from tests.routing.test_policy import A, B, C, group
+from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 from tests.v1.conftest import events
 from tests.v1.test_faults import grouped
@@ -159,3 +164,74 @@ def test_turns_of_a_conversation_stay_with_one_deployment(stack: Stack, tenant: 
     served = {completions.with_raw_response.create(**ask).headers["x-weir-deployment"] for _ in range(12)}
     assert served == {first}
     assert {event.deployment for event in events(tenant)} == {first}
+
+
+class _Listening(BaseHTTPRequestHandler):
+    """A provider that answers everybody and notes the credentials it was asked with."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:  # the library's name
+        self.rfile.read(int(self.headers["content-length"]))
+        cast("_Provider", self.server).asked.append(self.headers["authorization"])
+        answer = orjson.dumps(
+            {
+                "id": "chatcmpl-1",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "m",
+                "choices": [
+                    {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": "yes"},
+                        "finish_reason": "stop",
+                    }
+                ],
+                "usage": {"prompt_tokens": 2000, "completion_tokens": 1, "total_tokens": 2001},
+            }
+        )
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the library's name
+        """Say nothing."""
+
+
+class _Provider(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Listening)
+        self.asked: list[str] = []
+
+
+def test_turns_of_a_conversation_stay_with_one_of_two_credentials(
+    stack: Stack, tenant: Tenant, slug: str
+) -> None:
+    server = _Provider()
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    provider = Provider.objects.create(name=slug, kind="generic", base_url=url)
+    for secret in ("one", "two"):
+        Credential.objects.create(provider=provider, ciphertext=encrypt(secret))
+    deployment = stack.deployment(f"{slug}-0", "m", provider=slug)
+    GroupDeployment.objects.create(group=stack.group(slug), deployment=deployment)
+    with tenant.http() as http:
+        wait_until(lambda: slug in {model["id"] for model in http.get("/v1/models").json()["data"]})
+    sleep(1)
+    completions = tenant.client().chat.completions
+    for conversation in range(3):
+        ask: Any = [{"role": "user", "content": f"{conversation} {LONG}"}]
+        server.asked.clear()
+        completions.create(model=slug, messages=ask, max_tokens=5)
+        # Until both workers know.
+        sleep(1.2)
+        for _ in range(8):
+            completions.create(model=slug, messages=ask, max_tokens=5)
+        assert len(server.asked) == 9
+        assert len(set(server.asked)) == 1
+    server.shutdown()
+    server.server_close()
