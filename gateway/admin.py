@@ -212,7 +212,7 @@ class ModelGroupAdmin(Served):
 
     list_display = ("name", "strategy")
     NAMES: ClassVar[tuple[str, ...]] = (
-        *("strategy", "fallbacks", "rules", "max_cost", "regions", "pin", "affinity"),
+        *("strategy", "fallbacks", "rules", "max_cost", "regions", "pin", "affinity", "hedge", "resume"),
         *("structured_output", "validate_tools", "unsupported_params"),
     )
     fields = ("name", *NAMES)

@@ -40,6 +40,8 @@ _OUTCOMES = {
         ("", "client_gone", "interrupted", "refused", "context_window", "content_filter"), Outcome.NEUTRAL
     ),
     "unknown_model": Outcome.UNKNOWN,
+    # Another attempt was faster, which opens no circuit.
+    "hedge_loser": Outcome.NEUTRAL,
     **dict.fromkeys(("over_limit", "unsupported", "invalid_output"), Outcome.NEUTRAL),
 }
 

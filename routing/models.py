@@ -93,6 +93,10 @@ class ModelGroup(models.Model):
     pin = models.BooleanField(default=True, db_default=True)
     # Whether a conversation goes on where its prompt is cached, while that saves money.
     affinity = models.BooleanField(default=True, db_default=True)
+    # Whether a request that is late is sent to a second deployment too.
+    hedge = models.BooleanField(default=False, db_default=False)
+    # Whether a stream that breaks off is continued by another deployment.
+    resume = models.BooleanField(default=False, db_default=False)
     # What becomes of an answer that breaks the schema asked for, where a provider cannot be held to it.
     structured_output = models.CharField(
         max_length=10, choices=structured_output_choices, default="repair", db_default="repair"

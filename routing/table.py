@@ -92,6 +92,10 @@ class GroupSpec:
     unsupported_params: str = "map"
     # Whether a conversation goes on where its prompt is cached, while that saves money.
     affinity: bool = True
+    # Whether a request that is late is sent to a second deployment too.
+    hedge: bool = False
+    # Whether a stream that breaks off is continued by another deployment.
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ FROM routing_deployment
 _GROUPS = """
 SELECT id, name, extract(epoch FROM created_at)::bigint AS created, strategy, fallbacks, rules,
        max_cost, regions, pin, structured_output, validate_tools, unsupported_params,
-       affinity
+       affinity, hedge, resume
 FROM routing_modelgroup
 """
 _MEMBERS = (
@@ -206,4 +210,6 @@ def _group(row: dict[str, Any], members: tuple[Member, ...]) -> GroupSpec:
         row["validate_tools"],
         row["unsupported_params"],
         row["affinity"],
+        row["hedge"],
+        row["resume"],
     )

@@ -139,6 +139,8 @@ def _group(group: ModelGroup) -> dict[str, Any]:
         regions=group.regions,
         pin=None if group.pin else False,
         affinity=None if group.affinity else False,
+        hedge=group.hedge or None,
+        resume=group.resume or None,
         structured_output=None if group.structured_output == "repair" else group.structured_output,
         validate_tools=group.validate_tools or None,
         unsupported_params=None if group.unsupported_params == "map" else group.unsupported_params,

@@ -96,7 +96,8 @@ def apply_model_group(run: Run, block: GroupBlock, path: Path) -> None:
         }
         places = [Place(known[place.name], place.priority, place.weight) for place in block.deployments]
         bounds: dict[str, Any] = {
-            name: getattr(block, name) for name in ("max_cost", "regions", "pin", "affinity")
+            name: getattr(block, name)
+            for name in ("max_cost", "regions", "pin", "affinity", "hedge", "resume")
         }
         bounds |= {"structured_output": block.structured_output, "validate_tools": block.validate_tools}
         bounds["unsupported_params"] = block.unsupported_params

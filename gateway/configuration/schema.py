@@ -176,6 +176,8 @@ class GroupBlock(Block):
     regions: Regions | None = None
     pin: bool = True
     affinity: bool = True
+    hedge: bool = False
+    resume: bool = False
     structured_output: StructuredOutput = "repair"
     validate_tools: bool = False
     unsupported_params: UnsupportedParams = "map"

@@ -204,7 +204,7 @@ def attempts_of(event: UsageEvent) -> list[dict[str, Any]]:
                 **attempt,
                 "reason": reason,
                 "status": status,
-                "css": "good" if good else "warn" if reason == "client_gone" else "bad",
+                "css": "good" if good else "warn" if reason in ("client_gone", "hedge_loser") else "bad",
                 "words": "Answered" if good else reason.replace("_", " ").capitalize() or "Failed",
             }
         )

@@ -50,6 +50,8 @@ class Fault:
     breaks: bool = False
     # Where the fallback is a group of its own, what leads there.
     reason: str = ""
+    # Whether the group has broken streams continued.
+    resume: bool = False
     requests: int = 4
     # Seconds between them, at scale 1.
     pace: float = 0.0
@@ -80,7 +82,7 @@ FAULTS_TO_SHOW = (
     Fault("no [DONE]", "sim-nodone"),
     Fault("context length 400", "sim-400-context", reason="on_context_window"),
     Fault("content filter 400", "sim-400-filter", reason="on_content_filter"),
-    Fault("fallback that rejects prefill", "sim-cut", fallback="sim-400-prefill", breaks=True),
+    Fault("fallback that rejects prefill", "sim-cut", fallback="sim-400-prefill", breaks=True, resume=True),
     Fault(
         "flapping for 60 s", "sim-flap", requests=FLAPPING_REQUESTS, pace=FLAPPING_SECONDS / FLAPPING_REQUESTS
     ),
@@ -162,6 +164,7 @@ def _offer(url: str, number: int, fault: Fault, scale: float) -> None:
         acting_user=None,
         name=name,
         places=places,
+        resume=fault.resume,
         fallbacks={fault.reason: [f"{name}-other"]} if fault.reason else {},
     )
     set_price(acting_user=None, model_group=group, **PRICE)

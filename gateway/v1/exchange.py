@@ -47,6 +47,8 @@ class Attempt:
     duration_ms: int = 0
     # Parameters of the client's that the provider was not sent as they were.
     dropped: list[str] = field(default_factory=list)
+    # Whether it went on with what another one had begun.
+    resumed: bool = False
     # US dollars that the provider may ask for although the tenant has nothing of it.
     wasted: Decimal = ZERO
     # Leave to ask the deployment, which the pulse wants back.
@@ -54,7 +56,7 @@ class Attempt:
 
     def as_row(self) -> dict[str, Any]:
         """As it stands in the usage event."""
-        row = {
+        row: dict[str, Any] = {
             "deployment": self.deployment,
             "provider": self.provider,
             "status": self.status,
@@ -63,6 +65,8 @@ class Attempt:
             "first_token_ms": self.first_token_ms,
             "duration_ms": self.duration_ms,
         }
+        if self.resumed:
+            row["resumed"] = True
         if self.wasted:
             row["wasted"] = f"{self.wasted:f}"
         return {**row, "dropped": self.dropped} if self.dropped else row
@@ -94,6 +98,8 @@ class Exchange:
     budget_ids: list[int] = field(default_factory=list)
     # As the provider reported it, for the whole request.
     usage: TokenUsage | None = None
+    # What the provider of a resumed answer asks for, where the tenant pays for the whole as one.
+    billed: TokenUsage | None = None
     # Where it reports nothing: what was seen of the answer.
     seen_output_tokens: int = 0
     # The conversation it goes on with, where that can matter for who answers; empty otherwise.
@@ -141,6 +147,8 @@ class Exchange:
             self.cost, self.charge = charge_of(
                 usage, self.offer.cost_rates, self.offer.price_rates, self.principal.markup
             )
+            if self.billed is not None:
+                self.cost, _ = charge_of(self.billed, self.offer.cost_rates, None, ZERO)
             if usage.quantities:
                 rates = self.offer.price_rates or self.offer.cost_rates
                 self.unpriced = rates.unpriced(usage, self.endpoint)

@@ -6,10 +6,11 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from billing.token_usage import TokenUsage, from_openai
+from billing.token_usage import COUNTED, ESTIMATED, REPORTED, TokenUsage, from_openai
 from gateway.v1 import answers
 from gateway.v1.asking import ask, kept
 from gateway.v1.contracts import Contract, contract_for, kept_answer, kept_stream
@@ -69,6 +70,8 @@ class Fetch:
             "_answer",
             "_body",
             "_began",
+            "_carried",
+            "_begun",
             "_contract",
             "_dropped",
             "_ended",
@@ -77,20 +80,34 @@ class Fetch:
             "_first",
             "_held",
         ),
-        *("_kind", "_sending"),
-        *("_pulse", "_scanner", "_spent", "_told", "_upstream", "_usage", "attempt", "turn"),
+        *("_kind", "_sending", "_text_tokens"),
+        *("_pulse", "_scanner", "_spent", "_told", "_upstream", "_usage", "attempt", "failure", "turn"),
     )
 
-    def __init__(self, upstream: Upstream, pulse: Pulse, exchange: Exchange, turn: Turn) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        pulse: Pulse,
+        exchange: Exchange,
+        turn: Turn,
+        facts: Facts | None = None,
+        carried: TokenUsage | None = None,
+    ) -> None:
+        """``facts`` are what is asked, the exchange's own if not given; ``carried`` is what the client has
+        already of the answer, by other attempts, whose text stands in ``facts``."""
         deployment = turn.offer.candidate.deployment
-        facts = exchange.facts
+        facts = facts or exchange.facts
         assert facts is not None  # noqa: S101  # read before routing
         self._upstream, self._pulse, self._exchange, self._facts = upstream, pulse, exchange, facts
         self.turn = turn
+        self._carried = carried
         self.attempt = Attempt(
             deployment.name, deployment.provider.name, exchange.elapsed_ms(), visit=turn.visit
         )
         exchange.attempts.append(self.attempt)
+        # Why ``begin`` failed.
+        self.failure: AttemptFailed | None = None
+        self._begun = False
         self._answer: Answer | None = None
         self._began = 0.0
         self._dropped: list[str] = []
@@ -103,6 +120,7 @@ class Fetch:
         # What the client gets, of a plain answer or a stream that was read to its end.
         self._body = b""
         self._usage: TokenUsage | None = None
+        self._text_tokens = 0
         self._kind = b"application/json"
         # Seconds more than usual, to send a form: few different ones, as each makes a pool of its own.
         self._sending = 60.0 * (facts.form.size // SENT_A_MINUTE) if facts.form is not None else 0.0
@@ -118,17 +136,25 @@ class Fetch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        exchange, attempt, scanner = self._exchange, self.attempt, self._scanner
+        exchange, scanner = self._exchange, self._scanner
         if scanner is not None:
             exchange.seen_output_tokens = scanner.estimated_output_tokens
             if scanner.usage:
                 exchange.usage = from_openai(scanner.usage)
-            elif exchange.client_gone or (exchange.answering and kind is not asyncio.CancelledError):
+            elif exchange.client_gone or (
+                exchange.answering and self.failure is None and kind is not asyncio.CancelledError
+            ):
                 # The tenant pays for what there is of an answer.
-                exchange.usage = self._usage or await self._counted(scanner)
-        attempt.duration_ms = exchange.elapsed_ms() - attempt.started_ms
+                exchange.usage = self._usage = self._usage or await self._counted(scanner)
+            if self._carried is not None:
+                self._carry(exchange, self._carried)
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop the provider."""
+        self.attempt.duration_ms = self._exchange.elapsed_ms() - self.attempt.started_ms
         if self._answer is not None:
-            await self._answer.__aexit__(kind, error, trace)
+            await self._answer.__aexit__(None, None, None)
 
     @property
     def spent(self) -> TokenUsage | None:
@@ -138,8 +164,65 @@ class Fetch:
         usage = self._spent if self._scanner is None else self._scanner.usage
         return from_openai(usage) if usage else None
 
+    @property
+    def seen_tokens(self) -> int:
+        """About how many tokens of the answer have come."""
+        return self._text_tokens if self._scanner is None else self._scanner.estimated_output_tokens
+
+    @property
+    def used(self) -> TokenUsage:
+        """What the provider reported, or must be taken to ask for."""
+        prompt = self._facts.input_tokens + (self._carried.output if self._carried is not None else 0)
+        return self.spent or TokenUsage(prompt, 0, 0, self.seen_tokens, 0, ESTIMATED)
+
+    def _carry(self, exchange: Exchange, carried: TokenUsage) -> None:
+        """The tenant pays for one whole answer, its provider asks for a prompt that holds a part of it."""
+        exchange.seen_output_tokens += carried.output
+        own = exchange.usage
+        if own is None or self._scanner is None:
+            return
+        exchange.billed = own
+        whole = from_openai(_whole(self._scanner.usage or shown_usage(own), carried.output))
+        if whole is not None:
+            exchange.usage = replace(whole, source=weaker(own.source, carried.source))
+
     async def begin(self) -> None:
-        """Ask, and wait for a stream's first content or a whole plain answer. Raises AttemptFailed."""
+        """Ask, and wait for a stream's first content or a whole plain answer, unless that was done.
+
+        Raises AttemptFailed.
+        """
+        if self._begun:
+            if self.failure is not None:
+                raise self.failure
+            return
+        self._begun = True
+        try:
+            await self._ask()
+        except AttemptFailed as error:
+            self.attempt.reason = error.reason
+            self.failure = error
+            raise
+
+    async def begun(self) -> bool:
+        """``begin``, which tells whether it succeeded."""
+        try:
+            await self.begin()
+        except AttemptFailed:
+            return False
+        return True
+
+    def taken_over(self) -> None:
+        """Of several that have begun this one goes on, in another task than began it."""
+        exchange, attempt = self._exchange, self.attempt
+        exchange.attempts.remove(attempt)
+        exchange.attempts.append(attempt)
+        exchange.offer, exchange.scanner, exchange.sent = self.turn.offer, self._scanner, True
+        exchange.usage, exchange.seen_output_tokens = self.spent, self.seen_tokens
+        exchange.first_token_ms = attempt.first_token_ms
+        if self._answer is not None:
+            self._answer.hand_over()
+
+    async def _ask(self) -> None:
         exchange, turn, facts = self._exchange, self.turn, self._facts
         deployment = turn.offer.candidate.deployment
         provider = deployment.provider
@@ -149,7 +232,6 @@ class Fetch:
             payload, self._dropped = ask(speaks, deployment, group, facts)
             self._contract = contract_for(speaks, deployment, facts.body, group)
         except CannotCarry as error:
-            self.attempt.reason = "unsupported"
             raise unsupported(error.param, provider.kind.label) from None
         self.attempt.dropped = self._dropped
         secret = provider.secrets[turn.visit.credential] if provider.secrets else ""
@@ -167,11 +249,7 @@ class Fetch:
         try:
             await self._open(self._answer)
         except UpstreamError as error:
-            self.attempt.reason = error.reason
             raise failed(error) from None
-        except AttemptFailed as error:
-            self.attempt.reason = error.reason
-            raise
 
     async def _open(self, answer: Answer) -> None:
         facts, deployment = self._facts, self.turn.offer.candidate.deployment
@@ -216,8 +294,9 @@ class Fetch:
         usage, body = read.usage, read.body
         if usage is None and facts.endpoint in COUNTED_ENDPOINTS:
             usage, body = await counted_answer(facts, deployment.model, body)
-        exchange.usage, exchange.seen_output_tokens = usage, read.text_bytes // 4
-        self._usage, self._body, self._kind = usage, body, read.content_type
+        self._usage, self._text_tokens = usage, read.text_bytes // 4
+        self._body, self._kind = body, read.content_type
+        exchange.usage, exchange.seen_output_tokens = self._usage, self._text_tokens
         if self._contract is not None:
             self._body, self._told = await kept(exchange, self._contract, kept_answer, body)
 
@@ -270,7 +349,9 @@ class Fetch:
 
     def _first_token(self) -> None:
         self._pulse.first_token(self.attempt.visit, time.perf_counter() - self._began)
-        self.attempt.first_token_ms = self._exchange.first_token_ms = self._exchange.elapsed_ms()
+        self.attempt.first_token_ms = self._exchange.elapsed_ms()
+        if not self._exchange.answering:
+            self._exchange.first_token_ms = self.attempt.first_token_ms
 
     # --- to the client ---------------------------------------------------------------------------
 
@@ -349,6 +430,8 @@ class Fetch:
             # For the client that asked, and for the charge, where the provider sent none.
             self._usage = await self._counted(scanner)
             usage = shown_usage(self._usage)
+        if self._carried is not None:
+            usage = _whole(usage, self._carried.output)
         self._exchange.whole = True
         await send({"type": "http.response.body", "body": scanner.closing(self._first, usage)})
         # The client has everything: from here on it may leave.
@@ -361,6 +444,25 @@ class Fetch:
 
 def _spoken(deployment: DeploymentSpec) -> Dialect:
     return dialect(deployment.provider.kind.name, deployment.provider.base_url)
+
+
+def weaker(one: str, other: str) -> str:
+    """Of two sources of usage, the one to trust less."""
+    return max(one, other, key=(REPORTED, COUNTED, ESTIMATED).index)
+
+
+def _whole(usage: dict[str, Any], carried: int) -> dict[str, Any]:
+    """The usage of a continuation, as of the whole answer: ``carried`` tokens of its prompt were the answer's."""
+    prompt = usage.get("prompt_tokens") or 0
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    prompt = max(prompt - carried, min(cached, prompt))
+    output = (usage.get("completion_tokens") or 0) + carried
+    return {
+        **usage,
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+    }
 
 
 async def _drain(answer: Answer) -> None:

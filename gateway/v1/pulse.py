@@ -113,6 +113,12 @@ class Pulse:
         # Not only at its end, or long answers of better times would hide the failures of the moment.
         self._felt(feel, False, now)
 
+    def at_least(self, visit: Visit, seconds: float) -> None:
+        """Its first content had not come after so many seconds, and is no longer waited for."""
+        feel = self._feel[visit.deployment_id]
+        if seconds > feel.latency:
+            feel.latency, feel.latency_at = seconds, self.clock()
+
     def ended(self, visit: Visit, reason: str, retry_after: float | None = None) -> None:
         """The attempt is over; ``reason`` as in the request log, empty for one that was given up."""
         if visit.ended:

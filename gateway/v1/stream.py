@@ -218,7 +218,7 @@ class StreamScanner:
         if not self.wants_usage:
             return DONE
         chunk = {
-            **{name: value for name, value in (last or {}).items() if name in _IDENTITY},
+            **{name: value for name, value in (last or {}).items() if name in IDENTITY},
             "object": "chat.completion.chunk",
             "choices": [],
             "usage": usage,
@@ -226,7 +226,8 @@ class StreamScanner:
         return b"data: " + orjson.dumps(chunk) + b"\n\n" + DONE
 
 
-_IDENTITY: Final = frozenset({"id", "created", "model", "system_fingerprint", "service_tier"})
+# What the chunks of one stream have in common.
+IDENTITY: Final = frozenset({"id", "created", "model", "system_fingerprint", "service_tier"})
 
 
 def chunks(events: bytes) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from math import ceil, isfinite
@@ -16,7 +16,7 @@ from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.pulse import Pulse
 from routing.circuit import Outcome, outcome_of
 from routing.health import Visit
-from routing.table import DeploymentSpec
+from routing.table import DeploymentSpec, GroupSpec
 
 # One request is sent upstream no more often than this.
 MAX_ATTEMPTS = 5
@@ -46,6 +46,8 @@ class Turn:
     patient: bool = True
     # Seconds that the provider may be silent by its own settings, whatever the caller's patience.
     silence: float = 0.0
+    # The offer with its own timeouts.
+    original: Offer | None = None
     # Seconds that the provider asked us to wait before the next.
     retry_after: float | None = None
 
@@ -60,15 +62,16 @@ class Turns:
         self._offered = [offer.candidate.deployment for offer in self._waiting]
         self._random = random
         self._endpoint = exchange.facts.endpoint if exchange.facts is not None else ""
-        self._latest: Offer | None = None
         # What may be tried although it was.
         self._again: Offer | None = None
         self._reconnecting = False
         self.tried: set[int] = set()
 
-    async def next(self) -> Turn | None:
-        """The next attempt to make; None: there is none, or no time for one."""
+    async def next(self, *, within: GroupSpec | None = None) -> Turn | None:
+        """The next attempt to make, of the group ``within`` alone; None: there is none, or no time for one."""
         while self._waiting and len(self._exchange.attempts) < MAX_ATTEMPTS:
+            if within is not None and self._waiting[0].candidate.group is not within:
+                return None
             offer = self._waiting.pop(0)
             deployment = offer.candidate.deployment
             if deployment.id in self.tried:
@@ -83,13 +86,12 @@ class Turns:
             if visit is None or not await self._claims(visit):
                 continue
             self.tried.add(deployment.id)
-            self._latest = offer
             provider = deployment.provider
             silence = max(provider.first_token_timeout, provider.idle_timeout)
             if left is None:
-                return Turn(offer, visit, silence=silence)
+                return Turn(offer, visit, silence=silence, original=offer)
             shortened, patient = self._shortened(offer, left)
-            return Turn(shortened, visit, patient, silence)
+            return Turn(shortened, visit, patient, silence, offer)
         return None
 
     async def _claims(self, visit: Visit) -> bool:
@@ -106,7 +108,7 @@ class Turns:
         That is so where another of its credentials is left, where it never reached the provider and
         nobody else is left, and once where the answer was not valid.
         """
-        offer = self._latest
+        offer = turn.original
         assert offer is not None  # noqa: S101  # a turn was had
         deployment = offer.candidate.deployment
         if outcome_of(reason) in (Outcome.LIMIT, Outcome.CREDENTIAL):
@@ -123,6 +125,15 @@ class Turns:
             if self._reconnecting:
                 self._again = offer
                 self._waiting = [offer]
+
+    def narrow(self, fits: Callable[[Offer], bool]) -> bool:
+        """Go on with deployments not tried yet that fit, if there are any."""
+        self._waiting = [
+            offer
+            for offer in self._waiting
+            if offer.candidate.deployment.id not in self.tried and fits(offer)
+        ]
+        return bool(self._waiting) and len(self._exchange.attempts) < MAX_ATTEMPTS
 
     def instead(self, offers: Collection[Offer]) -> None:
         """Go on with these and no others."""

@@ -1,8 +1,8 @@
 """The one seam to providers: an HTTP client, ``pyreqwest``, and its faults in our words.
 
 Measured facts about pyreqwest that this module is built on (docs/decisions/0002): a streamed request
-must set a read buffer limit of 1, or the body is prefetched and an abort never reaches the
-provider; a read timeout while waiting for headers is raised as a connect timeout, so timeouts after
+must set a read buffer limit of 0, or its headers come with the first of the body and an abort before
+that never reaches the provider; a read timeout while waiting for headers is raised as a connect timeout, so timeouts after
 connecting are kept by asyncio; a request cancelled while it waits for headers goes on all the same,
 and nothing but a read timeout hangs up before they come; clients must be closed before the
 interpreter ends.
@@ -200,6 +200,11 @@ class Answer:
             self._watch.pause()
         return b"" if chunk is None else bytes(chunk)
 
+    def hand_over(self) -> None:
+        """From here on another task reads."""
+        self._watch.stop()
+        self._watch = Watch()
+
     async def read_all(self, wait: float) -> bytes:
         """The whole body. ``wait`` bounds each pause between its pieces. Raises AnswerTooLarge too."""
         first = await self.read(wait, "first_token")
@@ -258,7 +263,7 @@ class Upstream:
             asked = asked.headers({**headers, **length}).body_stream(body)
         else:
             asked = asked.headers(headers).body_bytes(body)
-        request = asked.streamed_read_buffer_limit(1).build_streamed()
+        request = asked.streamed_read_buffer_limit(0).build_streamed()
         return Answer(request, asyncio.get_running_loop().time() + total_timeout)
 
     def _client(self, timeouts: tuple[float, float]) -> Client:

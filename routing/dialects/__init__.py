@@ -16,12 +16,13 @@ from routing.dialects.finish import FailedFinish
 from routing.dialects.fireworks import Fireworks
 from routing.dialects.gemini import Gemini
 from routing.dialects.groq import Groq
-from routing.dialects.local import LMStudio, LocalServer, Ollama
+from routing.dialects.local import VLLM, LMStudio, LocalServer, Ollama
 from routing.dialects.minimax import MiniMax
 from routing.dialects.mistral import Mistral
 from routing.dialects.moonshot import Moonshot
 from routing.dialects.openai import Azure, OpenAI
 from routing.dialects.qwen import Qwen
+from routing.dialects.simulator import Simulator
 from routing.dialects.together import Together
 from routing.dialects.unsupported import CannotCarry
 from routing.dialects.xai import XAI
@@ -44,11 +45,11 @@ _CLASSES: dict[str, type[Dialect]] = {
     "anthropic": Anthropic,
     "gemini": Gemini,
     "ollama": Ollama,
-    "vllm": LocalServer,
+    "vllm": VLLM,
     "sglang": LocalServer,
     "llamacpp": LocalServer,
     "lmstudio": LMStudio,
-    "simulator": Dialect,
+    "simulator": Simulator,
 }
 # A kind without a class of its own asks nothing special of a request, and its answers are repaired.
 _DIALECTS: dict[str, Dialect] = {name: _CLASSES.get(name, Repaired)(kind) for name, kind in KINDS.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import orjson
@@ -31,6 +32,15 @@ PATHS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """How a last message of the assistant is marked, so that the model goes on with it: members of the
+    message, and of the body."""
+
+    message: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Dialect:
     """OpenAI's dialect, spoken by those whose answers need no repair.
 
@@ -41,6 +51,8 @@ class Dialect:
     clean: ClassVar[bool] = True
     # Whether there is nothing but the endpoints of ``WORDED``, since the API is the provider's own.
     own_api: ClassVar[bool] = False
+    # How to have a text of the assistant continued; None: it is not known to be.
+    prefill: ClassVar[Prefill | None] = None
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind

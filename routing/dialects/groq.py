@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from routing.dialects.base import Repaired
+from routing.dialects.base import Prefill, Repaired
 from routing.dialects.demands import Demands
 from routing.table import DeploymentSpec
 
@@ -16,6 +16,8 @@ _SCHEMAS = re.compile(r"openai/gpt-oss|moonshotai/|meta-llama/llama-4")
 class Groq(Repaired):
     """Refuses null members in messages, knows no ``top_k``, and a schema only with some models."""
 
+    # https://console.groq.com/docs/prefilling
+    prefill = Prefill()
     demands = Demands(
         dropped=frozenset({"top_k"}),
         no_nulls=True,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from routing.dialects.base import Repaired
+from routing.dialects.base import Prefill, Repaired
 from routing.dialects.demands import Demands
 from routing.table import DeploymentSpec
 
 
 class LocalServer(Repaired):
-    """vLLM, SGLang, llama.cpp."""
+    """SGLang, llama.cpp."""
 
     leaks = True
+
+
+class VLLM(LocalServer):
+    """vLLM."""
+
+    # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+    prefill = Prefill(body={"continue_final_message": True, "add_generation_prompt": False})
 
 
 class Ollama(LocalServer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from routing.dialects.base import Repaired
+from routing.dialects.base import Prefill, Repaired
 from routing.dialects.demands import BOOKKEEPING, Demands
 from routing.dialects.usage import find_usage
 
@@ -13,6 +13,8 @@ from routing.dialects.usage import find_usage
 class Mistral(Repaired):
     """Refuses members it does not know; has its own words for a seed and for tools that must be called."""
 
+    # https://docs.mistral.ai/api/#tag/chat
+    prefill = Prefill({"prefix": True})
     demands = Demands(
         bound="max_tokens",
         renamed={"seed": "random_seed"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from routing.dialects.base import Repaired
+from routing.dialects.base import Prefill, Repaired
 from routing.dialects.demands import Demands
 from routing.table import DeploymentSpec
 
@@ -16,6 +16,8 @@ _THINKS = re.compile(r"kimi-k3|kimi-.*thinking")
 class Moonshot(Repaired):
     """Temperatures up to 1, tools by the model's own choice, text as one string."""
 
+    # https://platform.kimi.ai/docs/guide/use-partial-mode-feature-of-kimi-api
+    prefill = Prefill({"partial": True})
     demands = Demands(
         bound="max_tokens",
         dropped=frozenset({"seed", "top_k"}),

@@ -17,7 +17,7 @@ from tenants.models import Plan, Team, User
 from tenants.services import audit, rows
 
 CHANGEABLE = frozenset(
-    {"strategy", "fallbacks", "rules", "max_cost", "regions", "pin", "affinity"}
+    {"strategy", "fallbacks", "rules", "max_cost", "regions", "pin", "affinity", "hedge", "resume"}
 ) | frozenset({"structured_output", "validate_tools", "unsupported_params"})
 
 
@@ -123,6 +123,8 @@ def create_model_group(
     regions: Sequence[str] | None = None,
     pin: bool = True,
     affinity: bool = True,
+    hedge: bool = False,
+    resume: bool = False,
     structured_output: str = "repair",
     validate_tools: bool = False,
     unsupported_params: str = "map",
@@ -132,7 +134,9 @@ def create_model_group(
 
     ``max_cost`` is what one request may be charged at most, in US dollars; ``regions`` are those of
     deployments it may use, None: all; ``pin``: whether clients may ask for one of them by name;
-    ``affinity``: whether a conversation goes on where its prompt is cached.
+    ``affinity``: whether a conversation goes on where its prompt is cached; ``hedge``: whether a request
+    that is late is sent to a second one too; ``resume``: whether a stream that breaks off is continued by
+    another one.
     ``structured_output`` and ``unsupported_params`` are words of ``routing.exactness``.
     ``check_links`` False leaves links and prices to a caller that makes several things and checks them
     itself. Raises ``ModelGroupExists``, ``MissingModelGroup``, ``FallbackCycle``, ``BadLinks``,
@@ -147,6 +151,8 @@ def create_model_group(
         regions=None if regions is None else list(regions),
         pin=pin,
         affinity=affinity,
+        hedge=hedge,
+        resume=resume,
         structured_output=structured_output,
         validate_tools=validate_tools,
         unsupported_params=unsupported_params,

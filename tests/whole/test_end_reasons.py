@@ -185,8 +185,12 @@ ENDS = {
     "ended it": {"error", "cut", "error_midstream"},
 }
 # Rows with a test of their own, elsewhere or below.
-# (the replay's: tests/v1/test_idempotency.py).
-ELSEWHERE = {"defect of the gateway", "answered before, same Idempotency-Key"}
+# (the replay's: tests/v1/test_idempotency.py; the hedge loser's: tests/v1/test_hedging.py; what is resumed:
+# tests/v1/test_resume.py).
+ELSEWHERE = {
+    *("defect of the gateway", "answered before, same Idempotency-Key"),
+    *("hedge loser", "cut, resumed by another deployment"),
+}
 
 
 def test_every_row_of_the_table_has_a_test() -> None:

@@ -92,7 +92,9 @@ class Command(BaseCommand):
     ) -> None:
         """Write the verdicts, first the order of trying, then what was left out and why."""
         self.stdout.write(
-            f"{group.name}: {group.strategy}, {need.input_tokens} + {need.output_tokens} tokens"
+            f"{group.name}: {group.strategy}{', hedges' if group.hedge else ''}"
+            f"{', resumes' if group.resume else ''}, "
+            f"{need.input_tokens} + {need.output_tokens} tokens"
         )
         for verdict in explain(seen, caller, group, need, endpoint=endpoint, pin=pin).verdicts:
             amount = seen.cost(verdict.deployment, need, endpoint)

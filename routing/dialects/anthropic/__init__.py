@@ -13,7 +13,7 @@ import orjson
 
 from routing.dialects import chunks
 from routing.dialects.anthropic import answers, requests
-from routing.dialects.base import PATHS, Repaired
+from routing.dialects.base import PATHS, Prefill, Repaired
 from routing.dialects.chunks import StreamState, fault_of
 from routing.table import DeploymentSpec
 
@@ -25,6 +25,8 @@ class Anthropic(Repaired):
     """Chat completions become messages, and messages become chat completions."""
 
     own_api = True
+    # Newer models refuse it with a 400.
+    prefill = Prefill()
 
     def url(self, deployment: DeploymentSpec, endpoint: str, *, stream: bool = False) -> str:  # noqa: ARG002  # see Dialect
         """See Dialect. The version may stand in the base URL or not, as the SDKs leave it out."""
