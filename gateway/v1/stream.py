@@ -207,6 +207,9 @@ class StreamScanner:
         if isinstance(usage, dict):
             chunk["usage"] = None
             return b"data: " + orjson.dumps(chunk) + b"\n\n"
+        if b"\n" in data:
+            # Several data lines make one JSON text, and not every SDK joins them.
+            return b"data: " + orjson.dumps(chunk) + b"\n\n"
         # Only the data line: an `event:`, `id:` or `retry:` line beside it would trip an SDK.
         return b"data: " + data + b"\n\n"
 

@@ -52,6 +52,16 @@ def test_a_cut_at_any_byte_changes_nothing(cut: int) -> None:
     assert scanner.usage == USAGE
 
 
+@given(st.text(), st.sampled_from(["\n", "\r\n", "\r"]), st.integers(0, 4))
+def test_an_event_of_several_data_lines_reaches_the_client_as_one(text: str, line: str, indent: int) -> None:
+    chunk = {"id": "c1", "choices": [delta(text)]}
+    written = json.dumps(chunk, indent=indent).split("\n")
+    sent, _ = scan([(line.join(f"data: {each}" for each in written) + line + line).encode()])
+    assert sent.startswith(b"data: {")
+    assert sent.count(b"\n") == 2
+    assert json.loads(sent[6:]) == chunk
+
+
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_any_split_into_pieces_gives_the_same_chunks(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
