@@ -200,8 +200,11 @@ def _ordered(
         and priced(m.deployment)
     ]
     narrowed = need.within(group)
-    if narrowed.regions is not None or narrowed.max_cost is not None:
-        found = [m for m in found if not removed(m, group, narrowed, signals, only)]
+    if (regions := narrowed.regions) is not None:
+        found = [m for m in found if m.deployment.region in regions]
+    if (ceiling := narrowed.max_cost) is not None:
+        charge = signals.charge or (lambda _group, _deployment: None)
+        found = [m for m in found if (most := charge(group, m.deployment)) is not None and most <= ceiling]
     if not found:
         raise nobody(group, narrowed, signals, only)
     return [Candidate(group, m.deployment) for m in _sorted(group.strategy, found, signals, random)]
