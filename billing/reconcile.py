@@ -17,7 +17,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from billing import journal_check, ledger, rollups
+from billing import journal_check, ledger, rollup_check, rollups, spans
 from billing.models import ReconcileReport
 from billing.money import plain
 from billing.statements import proof
@@ -57,17 +57,6 @@ class Comparison:
     waiting: int
 
 
-_MEASURES = (
-    "requests",
-    "errors",
-    "input_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "cost",
-    "charge",
-)
 _TOTALS = "SELECT count(*), coalesce(sum(charge), 0), coalesce(sum(cost), 0) FROM billing_usageevent"
 _WAITING = """
 SELECT count(*) FROM (
@@ -219,16 +208,22 @@ def bring_up_to_date(*, settle: bool = False) -> None:
     """Recompute and post what waits, each for at most half a minute.
 
     With ``settle``, also hours whose rollups differ from their events, or whose postings differ from
-    their rollups, though nothing says so: rollups follow events, postings follow rollups. Counters
+    their rollups, though nothing says so: rollups follow events, days and months follow rollups, and so
+    do postings. Counters
     (``spent``, ``held``, limits) and the past of the ledger are never touched.
     """
     if settle:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_EVENTS_AND_ROLLUPS)
             _queue(cursor, "billing_dirtybucket", cursor.fetchall())
+            cursor.execute(rollup_check.QUANTITIES)
+            _queue(cursor, "billing_dirtybucket", cursor.fetchall())
+            rollup_check.spoil_wrong_spans(cursor)
             cursor.execute(_ROLLUPS_AND_LEDGER)
             _queue(cursor, "billing_unpostedhour", cursor.fetchall())
     _work_off("billing_dirtybucket", rollups.refresh)
+    if settle:
+        spans.refresh()
     _work_off("billing_unpostedhour", ledger.post_usage)
 
 
@@ -288,12 +283,15 @@ def record(comparison: Comparison) -> ReconcileReport:
 def _of_usage(cursor: Any) -> Iterator[Difference]:
     cursor.execute(_EVENTS_AND_ROLLUPS)
     for _, slug, hour, *figures in cursor.fetchall():
-        for position, measure in enumerate(_MEASURES):
+        for position, measure in enumerate(spans.MEASURES):
             events, rolled_up = figures[2 * position : 2 * position + 2]
             if events != rolled_up:
                 yield Difference(
                     slug, f"{measure} of events and rollups", _hour(hour), _figure(events), _figure(rolled_up)
                 )
+    for line in (*rollup_check.of_quantities(cursor), *rollup_check.of_spans(cursor)):
+        where = " ".join(filter(None, (_hour(line.hour), line.part)))
+        yield Difference(line.organization, line.what, where, _figure(line.expected), _figure(line.found))
 
 
 def _of_ledger(cursor: Any) -> Iterator[Difference]:

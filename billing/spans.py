@@ -40,11 +40,19 @@ SLICES: dict[str, dict[str, str]] = {
         "key_id": _UNNAMED.format("CASE WHEN member_id IS NULL THEN key_id END"),
     },
 }
-_MEASURES = (
-    "requests, errors, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,"
-    " cost, charge"
+MEASURES = (
+    "requests",
+    "errors",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost",
+    "charge",
 )
-_SUMS = ", ".join(f"sum({name.strip()})" for name in _MEASURES.split(","))
+_MEASURES = ", ".join(MEASURES)
+_SUMS = ", ".join(f"sum({name})" for name in MEASURES)
 
 _SPOIL = """
 UPDATE billing_usagespan SET fresh = false
@@ -105,9 +113,10 @@ def _from_days(slice_name: str) -> str:
 def spoil(cursor: Any, organization_id: int, time_zone: str, hour: datetime) -> None:
     """Say, in the transaction that recomputed ``hour``, that its day and month need building again. A
     month that is new comes with all its days, so that it can be summed from them."""
+    # Also those of a calendar that the organization has left.
+    cursor.execute(_SPOIL, {"organization": organization_id, "hour": hour})
     if not _whole_hours(hour, time_zone):
         return
-    cursor.execute(_SPOIL, {"organization": organization_id, "hour": hour})
     try:
         start, end = period_bounds(MONTH, hour, time_zone)
     except UnknownTimeZone:

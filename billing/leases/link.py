@@ -16,31 +16,40 @@ from billing.leases.rows import Connection
 
 PATIENCE_SECONDS = 3.0
 PAUSE_SECONDS = 0.25
+# Of the one request that tries again after a failure, while all others are told at once.
+PROBE_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
 
 class Link:
-    """Connections from ``pool``. After a failure none is tried for a moment, so that a crowd of requests
-    does not queue up for a database that is away."""
+    """Connections from ``pool``. After a failure none is tried for a moment, and then one at a time until
+    one succeeds, so that a crowd of requests does not queue up for a database that is away."""
 
     def __init__(self, pool: AsyncConnectionPool[Any], clock: Callable[[], float]) -> None:
         self._pool = pool
         self._clock = clock
         self._away_until = float("-inf")
+        self._failed = False
+        self._probing = False
         self.failures = 0
 
     @property
     def away(self) -> bool:
-        """Whether PostgreSQL failed a moment ago."""
-        return self._away_until > self._clock()
+        """Whether PostgreSQL failed a moment ago, or failed and is being tried."""
+        return self._probing or self._away_until > self._clock()
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection, committed at the end of the block. Raises ``MoneyUnavailable`` for any failure
-        in the block or of the commit, and if it all takes longer than three seconds."""
+        in the block or of the commit, if it all takes longer than three seconds (half a second where the
+        last attempt failed), and at once while another attempt finds out whether PostgreSQL is back."""
+        if self._probing:
+            raise MoneyUnavailable
+        probe = self._probing = self._failed
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._pool.connection() as connection:
+            seconds = PROBE_SECONDS if probe else PATIENCE_SECONDS
+            async with asyncio.timeout(seconds), self._pool.connection() as connection:
                 yield connection
         except (psycopg.Error, OSError, TimeoutError) as error:
             self.failures += 1
@@ -50,6 +59,12 @@ class Link:
                 isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError)
                 and not deadlock
             ):
+                self._failed = True
                 self._away_until = self._clock() + PAUSE_SECONDS
             log.warning("Budgets could not be asked: %s", type(error).__name__)
             raise MoneyUnavailable from error
+        else:
+            self._failed = False
+        finally:
+            if probe:
+                self._probing = False

@@ -40,6 +40,7 @@ CHANNEL = "weir_changed"
 SETTLE_SECONDS = 0.02
 MAINTAIN_SECONDS = 1.0
 POOL_SIZE = 8
+RECONNECT_SECONDS = 1.0
 
 
 def database_dsn() -> str:
@@ -88,6 +89,9 @@ class Worker:
     async def start(self) -> None:
         """Open everything and read the tables. Raises if PostgreSQL or the journal is not to be had."""
         await self.pool.open(wait=True, timeout=30)
+        # Otherwise the pauses between attempts double for as long as PostgreSQL is away. A pool that gave up
+        # tries anew when it is asked.
+        self.pool.reconnect_timeout = RECONNECT_SECONDS
         self._writer = JournalWriter(settings.WEIR_DATA_DIR / "journal", self.id)
         self.journal = Journal(self._writer)
         self._leases = LeaseBook(self.pool, self.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -592,6 +593,76 @@ def test_without_the_database_leases_go_on_and_the_rest_is_refused(house: House)
             at_once(book.reserve([house.wallet()], "", D(1), NOON))
         assert book.failures >= 1
         at_once(book.reserve([budget_rule], "", D("0.5"), NOON))
+
+    run(scenario)
+
+
+class Relay:
+    """A way to PostgreSQL that can be silent: it then answers nothing, and takes every connection."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        host, port = str(kwargs["host"]), int(kwargs.get("port") or 5432)
+        self._server = Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    async def open(self) -> int:
+        """Begin; returns the port."""
+        self._listener = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    def silent(self, silent: bool) -> None:  # on or off
+        """Stop relaying, or go on."""
+        if silent:
+            self._flows.clear()
+        else:
+            self._flows.set()
+
+    async def _relay(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        opening = (
+            asyncio.open_unix_connection(self._server)
+            if isinstance(self._server, Path)
+            else asyncio.open_connection(*self._server)
+        )
+        far, far_out = await opening
+        await asyncio.gather(self._copy(near, far_out), self._copy(far, near_out))
+
+    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                await self._flows.wait()
+                target.write(data)
+                await target.drain()
+        target.close()
+
+
+def test_while_one_request_finds_out_whether_the_database_is_back_others_are_told_at_once(
+    house: House,
+) -> None:
+    budget_rule, other_rule = house.quota("16"), house.quota("8", scope="key")
+    kwargs = connection_parameters() | {"autocommit": True}
+
+    async def scenario(_: AsyncConnectionPool[Any]) -> None:
+        relay, clock = Relay(kwargs), Clock()
+        way = kwargs | {"host": "127.0.0.1", "port": await relay.open(), "sslmode": "disable"}
+        async with AsyncConnectionPool(kwargs=way, min_size=1, max_size=4) as pool:
+            book = LeaseBook(pool, uuid4(), clock=clock)
+            (await book.reserve([budget_rule], "", D("0.5"), NOON)).release()
+            relay.silent(True)
+            with pytest.raises(MoneyUnavailable):
+                await book.reserve([budget_rule], "", D(2), NOON)
+            clock.seconds += 1
+            probe = asyncio.create_task(book.reserve([budget_rule], "", D(2), NOON))
+            await asyncio.sleep(0.05)
+            with pytest.raises(MoneyUnavailable):
+                at_once(book.reserve([other_rule], "", D(1), NOON))
+            with pytest.raises(MoneyUnavailable):
+                await probe
+            relay.silent(False)
+            clock.seconds += 1
+            (await book.reserve([budget_rule], "", D(2), NOON)).release()
+            (await book.reserve([other_rule], "", D(1), NOON)).release()
 
     run(scenario)
 

@@ -13,8 +13,17 @@ from django.core.management import call_command
 from django.db import connection
 from django_scopes import scopes_disabled
 
-from billing import ledger, reconcile, rollups, tasks
-from billing.models import Budget, DirtyBucket, LedgerEntry, LedgerTransaction, ReconcileReport, UsageRollup
+from billing import ledger, reconcile, rollups, spans, tasks
+from billing.models import (
+    Budget,
+    DirtyBucket,
+    LedgerEntry,
+    LedgerTransaction,
+    ReconcileReport,
+    UsageRollup,
+    UsageSpan,
+    UsageSpanSum,
+)
 from billing.money import plain
 from billing.reconcile import Difference
 from tests.billing.books import NOON, Books, stamp
@@ -75,6 +84,41 @@ def test_a_wrong_rollup_is_found_with_both_figures(books: Books) -> None:
         Difference(slug, "charge of events and rollups", hour, "0.10", "0.11"),
         Difference(slug, "charge of rollups and ledger", hour, "0.11", "0.10"),
     ]
+
+
+def test_a_wrong_quantity_is_found_and_settled(books: Books) -> None:
+    books.ship(books.end("c", quantities={"images": "2"}))
+    reconcile.bring_up_to_date()
+    assert found(books) == []
+    with scopes_disabled():
+        UsageRollup.objects.filter(organization=books.organization, hour=NOON).update(
+            quantities={"images": "3"}
+        )
+    slug, hour = books.organization.slug, f"{NOON:%Y-%m-%d}T12Z"
+    assert found(books) == [Difference(slug, "images of events and rollups", hour, "2", "3")]
+    reconcile.bring_up_to_date(settle=True)
+    assert found(books) == []
+
+
+def test_a_day_or_month_that_is_not_the_sum_of_its_hours_is_found_and_settled(books: Books) -> None:
+    # All of the other shares of a month are right.
+    while spans.refresh(at=NOON + timedelta(days=40)):
+        pass
+    assert found(books) == []
+    with scopes_disabled():
+        span = UsageSpan.objects.get(organization=books.organization, kind="month")
+        UsageSpanSum.objects.filter(span=span, slice="model").update(charge=Decimal("0.31"))
+    assert found(books) == [
+        Difference(
+            books.organization.slug,
+            "charge of hours and months",
+            f"{span.start:%Y-%m-%dT%HZ} month by model",
+            "0.30",
+            "0.31",
+        )
+    ]
+    reconcile.bring_up_to_date(settle=True)
+    assert found(books) == []
 
 
 def test_a_missing_rollup_is_found(books: Books) -> None:

@@ -119,6 +119,17 @@ def test_after_a_change_of_the_time_zone_days_are_those_of_the_new_one(acme: Ten
     assert [row.sums.requests for row in by_day.rows] == [2, 0]
 
 
+def test_a_late_request_after_a_move_to_a_zone_of_half_hours_is_in_the_reports(acme: Tenant) -> None:
+    used(acme.backend, "2026-03-10T10:30", "a", "1")
+    build()
+    acme.organization.time_zone = "Asia/Kolkata"
+    acme.organization.save(update_fields=["time_zone"])
+    used(acme.backend, "2026-03-10T10:40", "b", "2")
+    build()
+    around = (utc("2026-03-01"), utc("2026-03-20"))
+    assert cost_report(acme.organization, "key", *around).totals.charge == Decimal(3)
+
+
 @pytest.mark.parametrize("time_zone", ["UTC", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe"])
 def test_every_report_is_the_same_with_and_without_spans(time_zone: str) -> None:
     tenant, chance = make_tenant("acme", time_zone), Random(3)  # repeatable, guards nothing
