@@ -262,6 +262,8 @@ def running_stack(directory: Path, workers: int = 2) -> Iterator[Stack]:
         stack = Stack(
             f"http://127.0.0.1:{free_port()}", data_dir, simulator, environment_for(data_dir), workers
         )
+        # The console is on it too, and its forms are only taken from where it says it is.
+        stack.environment["PUBLIC_URL"] = stack.url
         before = Provider.objects.filter(name="simulator").values_list("base_url", flat=True).first()
         if before is None:
             Provider.objects.create(
