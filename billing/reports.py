@@ -23,7 +23,9 @@ from billing.models import DirtyBucket
 from billing.sums import COLUMNS, HOUR, Sums, grouped, hour_floor, total
 from tenants.models import Organization
 
-Dimension = Literal["user", "member", "end_user", "key", "team", "model", "deployment", "day", "hour"]
+Dimension = Literal[
+    "user", "member", "end_user", "key", "team", "model", "deployment", "month", "day", "hour"
+]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
 # Stands for "no end user was named" where a filter is written as text.
@@ -35,7 +37,7 @@ class Row:
     """One line of a report."""
 
     # What the line stands for: the id as text, the name where a name is all there is, an ISO date,
-    # or the first moment of an hour.
+    # ISO month, or the first moment of an hour.
     key: str
     label: str
     # What tells two equal labels apart: a key's hint and team, what kind of user it is.
@@ -83,6 +85,18 @@ def days_of(organization: Organization, start: datetime, end: datetime) -> list[
         if following > start and following > first:
             days.append((day, first))
         day += timedelta(days=1)
+
+
+def months_of(organization: Organization, start: datetime, end: datetime) -> list[tuple[date, datetime]]:
+    """The calendar months of ``organization`` that touch ``[start, end)``: first day, first moment."""
+    months: list[tuple[date, datetime]] = []
+    while start < end:
+        first, following = period_bounds("month", start, organization.time_zone)
+        months.append((days_of(organization, start, start + HOUR)[0][0].replace(day=1), first))
+        if following is None:
+            break
+        start = following
+    return months
 
 
 def pending_hours(organization: Organization, start: datetime, end: datetime) -> int:
@@ -157,7 +171,7 @@ def cost_report(
     """The usage of ``organization`` in ``[start, end)`` (aware moments), one row for each ``by``.
 
     ``where`` is a condition on ``team_id``, ``key_id``, ``member_id``, ``end_user``, ``model_group`` and
-    ``deployment``. A report by day has a row for each day, also where nothing was used; an hour is one
+    ``deployment``. A report by day or month has a row for each, also where nothing was used; an hour is one
     of UTC, labelled in the organization's zone. Where there are more than ``most`` rows, only the dearest
     are named and the rest is one row more; times are never folded. Raises ``ValueError`` for another dimension.
     """
@@ -175,6 +189,18 @@ def cost_report(
             rows.append(
                 Row(day.isoformat(), day.isoformat(), f"{day:%A}", found.get((number,), Sums()), window)
             )
+    elif by == "month":
+        months = months_of(organization, start, end)
+        found = grouped(organization, by, start, end, where=condition, bounds=[first for _, first in months])
+        local = zone(organization.time_zone)
+        last_day = (end - timedelta(microseconds=1)).astimezone(local).date()
+        for number, (month, _) in enumerate(months, start=1):
+            following = (month + timedelta(days=31)).replace(day=1)
+            window = {
+                "from": max(month, start.astimezone(local).date()).isoformat(),
+                "to": min(following - timedelta(days=1), last_day).isoformat(),
+            }
+            rows.append(Row(f"{month:%Y-%m}", f"{month:%B %Y}", "", found.get((number,), Sums()), window))
     elif by == "hour":
         count = max(0, -((hour_floor(start) - end) // HOUR))
         hours = [hour_floor(start) + HOUR * number for number in range(count)]
@@ -205,25 +231,32 @@ def cost_report(
 
 
 def daily_series(
-    organization: Organization, start: datetime, end: datetime, series: Sequence[Row], where: Q | None = None
+    organization: Organization,
+    start: datetime,
+    end: datetime,
+    series: Sequence[Row],
+    where: Q | None = None,
+    *,
+    by: Literal["day", "month"] = "day",
 ) -> list[tuple[date, list[Sums]]]:
-    """For each day, the sums of each row of ``series`` and, at last, of everything else.
+    """For each day (or month, by its first day), the sums of each row of ``series`` and, at last, of
+    everything else.
 
     ``series`` are rows of a report over the same time that is no report of times.
     """
-    days = days_of(organization, start, end)
+    parts = (days_of if by == "day" else months_of)(organization, start, end)
     found = grouped(
         organization,
-        "day",
+        by,
         start,
         end,
         where=where or Q(),
-        bounds=[first for _, first in days],
+        bounds=[first for _, first in parts],
         series=[row.condition for row in series if row.condition is not None],
     )
     return [
         (day, [found.get((number, place), Sums()) for place in (*range(len(series)), -1)])
-        for number, (day, _) in enumerate(days, start=1)
+        for number, (day, _) in enumerate(parts, start=1)
     ]
 
 

@@ -121,7 +121,7 @@ def _annotated(rows: QuerySet[Any], time_column: str, by: str, bounds: Sequence[
                 default=F("key_id"),
             ),
         )
-    elif by in ("day", "hour"):
+    elif by in ("month", "day", "hour"):
         annotated = rows.annotate(
             bucket=Func(
                 F(time_column),

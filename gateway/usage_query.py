@@ -34,11 +34,27 @@ class UsageQuery:
     # The filters as columns of usage rows and the value each must have.
     columns: dict[str, object]
     where: Q
+    # Whether figures stand beside those of the period before.
+    compare: bool = False
 
     @property
     def bounds(self) -> tuple[datetime, datetime]:
         """The time asked for, in UTC, its end excluded."""
         return local_range(self.organization, self.first, self.last)
+
+    @property
+    def before(self) -> UsageQuery:
+        """The same of the period before: the month before a month or the same days of it, otherwise as many
+        days up to the first."""
+        following = self.last + timedelta(days=1)
+        if self.first.day == 1 and (self.first.year, self.first.month) == (self.last.year, self.last.month):
+            end = self.first - timedelta(days=1)
+            first = end.replace(day=1)
+            whole = following.day == 1
+            last = end if whole else min(end, first + (self.last - self.first))
+        else:
+            first, last = self.first - (following - self.first), self.first - timedelta(days=1)
+        return replace(self, first=first, last=last)
 
     def within(self, condition: Q) -> UsageQuery:
         """The same, of the usage that ``condition`` allows."""
@@ -46,7 +62,8 @@ class UsageQuery:
 
     def parameters(self, **changes: str) -> str:
         """The same as a query string, with some parameters replaced, or left out where empty."""
-        values = {"from": self.first.isoformat(), "to": self.last.isoformat(), **self.filters, **changes}
+        values = {"from": self.first.isoformat(), "to": self.last.isoformat(), **self.filters}
+        values |= {"compare": "before" if self.compare else "", **changes}
         return urlencode({name: value for name, value in values.items() if value})
 
 
@@ -128,4 +145,6 @@ def read(
             column, value = _column(name, text, names)
             columns[column] = value
             filters[name] = text
-    return UsageQuery(organization, first, last, filters, columns, Q(**columns))
+    return UsageQuery(
+        organization, first, last, filters, columns, Q(**columns), parameters.get("compare") == "before"
+    )

@@ -17,8 +17,11 @@ from billing.exports.sheets import Row, Table
 from billing.models import Export
 from billing.money import EXACT
 from billing.reports import Dimension, cost_report
-from billing.usage_export import CHUNK, usage_row
+from billing.usage_export import usage_row
 from tenants.models import Organization
+
+# Requests read and written at a time; two pieces are in memory while one makes way for the next.
+PIECE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def _usage(organization: Organization, start: datetime, end: datetime, where: Q)
     while True:
         # A query of its own for each piece, so that no transaction stays open for the length of a file.
         events = usage_page(
-            organization, start=start, end=end, where=where, after=after, size=CHUNK, newest_first=False
+            organization, start=start, end=end, where=where, after=after, size=PIECE, newest_first=False
         )
         if events:
             yield Piece(
@@ -77,5 +80,5 @@ def _usage(organization: Organization, start: datetime, end: datetime, where: Q)
                 reduce(EXACT.add, (event.charge for event in events)),
             )
             after = (events[-1].started_at, events[-1].request_id)
-        if len(events) < CHUNK:
+        if len(events) < PIECE:
             return

@@ -33,6 +33,8 @@ class Bar:
     title: str
     parts: Sequence[Decimal]
     href: str = ""
+    # The same a period before, drawn behind; None: not compared.
+    before: Decimal | None = None
 
 
 def ticks(highest: Decimal, count: int = 4) -> list[Decimal]:
@@ -62,7 +64,9 @@ def _percent(share: float) -> str:
 
 def bar_chart(bars: Sequence[Bar], *, label: str, colours: Sequence[str] = ("s1",)) -> SafeString:
     """Bars of US dollars side by side. ``colours`` are the classes of the parts, ``label`` says what is shown."""
-    highest = max((sum(bar.parts, Decimal(0)) for bar in bars), default=Decimal(0))
+    highest = max(
+        (max(sum(bar.parts, Decimal(0)), bar.before or Decimal(0)) for bar in bars), default=Decimal(0)
+    )
     marks = ticks(highest)
     scale = marks[-1] or Decimal(1)
 
@@ -113,6 +117,17 @@ def _bar(
     width = 0.7 if count <= 100 else 0.9
     bottom = float(BOTTOM)
     parts: list[SafeString] = []
+    if bar.before:
+        size = max(height(bar.before), 1.0)
+        parts.append(
+            format_html(
+                '<rect class="before" x="{}" y="{}" width="{}" height="{}" rx="1"/>',
+                _percent((number + 0.03) / count),
+                f"{bottom - size:.1f}",
+                _percent(0.94 / count),
+                f"{size:.1f}",
+            )
+        )
     for place, part in enumerate(bar.parts):
         if part <= 0:
             continue

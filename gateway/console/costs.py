@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import timedelta
+from decimal import Decimal
+from itertools import zip_longest
+from typing import Literal
 
 from django.db.models import Q
 from django.http import HttpResponse
@@ -33,6 +36,10 @@ from tenants.permissions import Permission
 # Rows on the page; the CSV has all.
 SHOWN = 100
 SERIES = 5
+MOST_DAYS = 93
+# Days whose hours fit on a page.
+MOST_DAYS_OF_HOURS = 3
+TIMES = ("month", "day", "hour")
 COLOURS = ("s1", "s2", "s3", "s4", "s5", "s6")
 
 
@@ -57,20 +64,28 @@ TABS = (
     Tab("key", "Keys", "Key", "model", "Every API key, revoked ones too."),
     Tab("team", "Teams", "Team", "key", "The team each key belongs to."),
     Tab("model", "Models", "Model", "user", "The model a request asked for."),
+    Tab("month", "Months", "Month", "day", "Months of the organization's calendar."),
     Tab("day", "Days", "Day", "user", "Days begin at midnight in the organization's time zone."),
+    Tab("hour", "Hours", "Hour", "user", "Hours of UTC in which something was used, in local time."),
     Tab("deployment", "Deployments", "Deployment", "model", "What answered, or was tried last.", True),
 )
 
 
-def tab_of(request: TenantRequest) -> Tab:
+def tab_of(request: TenantRequest, query: UsageQuery) -> Tab:
     """The tab asked for; the first one where it is not known."""
     asked = request.GET.get("by", "")
-    return next((tab for tab in tabs_for(request) if tab.by == asked), TABS[0])
+    return next((tab for tab in tabs_for(request, query) if tab.by == asked), TABS[0])
 
 
-def tabs_for(request: TenantRequest) -> list[Tab]:
-    """The tabs this person sees."""
-    return [tab for tab in TABS if request.user.is_staff or not tab.operators_only]
+def tabs_for(request: TenantRequest, query: UsageQuery) -> list[Tab]:
+    """The tabs this person sees; the hours of a few days, the days of a few months."""
+    length = (query.last - query.first).days
+    too_long = {"hour": length >= MOST_DAYS_OF_HOURS, "day": length >= MOST_DAYS}
+    return [
+        tab
+        for tab in TABS
+        if (request.user.is_staff or not tab.operators_only) and not too_long.get(tab.by, False)
+    ]
 
 
 def names_seen(access: TenantAccess, names: Names) -> Names:
@@ -109,43 +124,93 @@ def chips(query: UsageQuery, names: Names, *, kept: Mapping[str, str]) -> list[d
     return shown
 
 
-def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple[str, str]], list[Row]]:
-    """The chart by day, its legend (colour, label), and the days as rows for the table beside it."""
-    if report.by == "day":
-        series: list[Row] = []
-        days = [(row.key, [row.sums]) for row in report.rows]
-    else:
-        series = [row for row in report.rows[:SERIES] if row.sums.charge > 0]
-        start, end = query.bounds
-        days = [
-            (day.isoformat(), sums)
-            for day, sums in daily_series(query.organization, start, end, series, where)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A charge beside that of the period before, in US dollars."""
+
+    before: Decimal
+    # Such as +12%; empty where nothing changed.
+    text: str
+
+    @classmethod
+    def of(cls, now: Decimal, before: Decimal) -> Change:
+        """What became of ``before``."""
+        if now == before:
+            return cls(before, "")
+        if not before:
+            return cls(before, "new")
+        share = (now - before) / before
+        if share >= 10:
+            return cls(before, f"\N{MULTIPLICATION SIGN}{now / before:,.0f}")
+        return cls(before, f"{share:+.0%}".replace("-", "\N{MINUS SIGN}"))
+
+
+def _changes(query: UsageQuery, report: Report, where: Q) -> tuple[list[Change | None], Change]:
+    """For each row, and for the whole, the change since the period before. Times are compared by their
+    place, the sum of others with what the rows named have not."""
+    earlier = cost_report(query.organization, report.by, *query.before.bounds, where)
+    changes: list[Change | None] = []
+    if report.by in ("month", "day"):
+        charges = [row.sums.charge for row in earlier.rows]
+        charges += [Decimal(0)] * max(0, len(report.rows) - len(charges))
+        changes = [
+            Change.of(row.sums.charge, charge) for row, charge in zip(report.rows, charges, strict=False)
         ]
+    elif report.by == "hour":
+        changes = [None] * len(report.rows)
+    else:
+        by_key = {row.key: row.sums.charge for row in earlier.rows}
+        named = report.rows[: len(report.rows) - bool(report.folded)]
+        changes = [Change.of(row.sums.charge, by_key.pop(row.key, Decimal(0))) for row in named]
+        if report.folded:
+            changes.append(Change.of(report.rows[-1].sums.charge, sum(by_key.values(), Decimal(0))))
+    return changes, Change.of(report.totals.charge, earlier.totals.charge)
+
+
+def step_of(query: UsageQuery) -> Literal["day", "month"]:
+    """What a bar of the chart stands for: a quarter's days can still be told apart."""
+    return "day" if (query.last - query.first).days < MOST_DAYS else "month"
+
+
+def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple[str, str]], list[Row]]:
+    """The chart by day or month, its legend (colour, label), and its bars as rows for the table beside it."""
+    step, (start, end) = step_of(query), query.bounds
+    series = [row for row in report.rows[:SERIES] if row.sums.charge > 0 and row.condition is not None]
+    days = daily_series(query.organization, start, end, series, where, by=step)
     many = bool(series) and len(report.rows) > 1
+    before: list[Decimal] = []
+    if query.compare:
+        earlier = cost_report(query.organization, step, *query.before.bounds, where)
+        before = [row.sums.charge for row in earlier.rows]
     bars, rows = [], []
-    for day, sums in days:
+    for place, (day, sums) in enumerate(days):
         whole = total(sums)
         parts = [each.charge for each in sums] if many else [whole.charge]
-        lines = [f"{day}: {money(whole.charge)}, {number(whole.requests)} requests"]
+        label = f"{day:%b %Y}" if step == "month" else f"{day:%-d %b}"
+        lines = [f"{label}: {money(whole.charge)}, {number(whole.requests)} requests"]
         if many:
             labels = [*(row.label for row in series), "Others"]
             lines += [f"{label}: {money(part)}" for label, part in zip(labels, parts, strict=True) if part]
-        month_day = f"{date.fromisoformat(day):%-d %b}"
-        href = (
-            f"?{query.parameters(by='user' if report.by == 'day' else report.by, **{'from': day, 'to': day})}"
-        )
-        bars.append(Bar(month_day, "\n".join(lines), parts, href))
-        rows.append(Row(day, month_day, "", whole, {}))
+        last = day if step == "day" else (day + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+        window = {"from": max(day, query.first).isoformat(), "to": min(last, query.last).isoformat()}
+        href = f"?{query.parameters(by='user' if report.by in TIMES else report.by, **window)}"
+        charge_before = before[place] if place < len(before) else None
+        if charge_before is not None:
+            lines.append(f"Before: {money(charge_before)}")
+        bars.append(Bar(label, "\n".join(lines), parts, href, charge_before))
+        rows.append(Row(day.isoformat(), label, "", whole, {}))
     # The sixth colour is grey: all the others.
     colours = (*COLOURS[: len(series)], COLOURS[-1]) if many else COLOURS
     legend = []
     if many:
-        legend = [(COLOURS[place], row.label) for place, row in enumerate(series)]
+        legend = [(COLOURS[number], row.label) for number, row in enumerate(series)]
         if any(sums[-1].charge > 0 for _, sums in days):
             legend.append((COLOURS[-1], "Others"))
+    if query.compare:
+        legend.append(("before", "The period before"))
     chart = bar_chart(
         bars,
-        label=f"US dollars a day from {query.first} to {query.last}; the table has the same figures.",
+        label=f"US dollars a {step} from {query.first} to {query.last}; the table has the same figures.",
         colours=colours,
     )
     return chart, legend, rows
@@ -155,14 +220,15 @@ def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple
 def costs(request: TenantRequest) -> HttpResponse:
     """``/o/<organization>/costs/``."""
     organization = request.tenant.organization
-    tab, names, problem = tab_of(request), names_of(organization), ""
+    names, problem = names_of(organization), ""
     try:
         query = read(request.GET, organization, names)
     except BadQuery as error:
         query, problem = read({}, organization, names), str(error)
-    where = visible_to(request.tenant) & query.where
+    tab, where = tab_of(request, query), visible_to(request.tenant) & query.where
     report = cost_report(organization, tab.by, *query.bounds, where, most=SHOWN)
     chart, legend, days = _chart(query, report, where)
+    changes, change = _changes(query, report, where) if query.compare else ([], None)
     seen = names_seen(request.tenant, names)
     day = today(organization)
     return render(
@@ -170,7 +236,7 @@ def costs(request: TenantRequest) -> HttpResponse:
         "console/costs/costs.html",
         {
             "tab": tab,
-            "tabs": [(each, query.parameters(by=each.by)) for each in tabs_for(request)],
+            "tabs": [(each, query.parameters(by=each.by)) for each in tabs_for(request, query)],
             "query": query,
             "parameters": query.parameters(by=tab.by),
             "problem": problem,
@@ -189,7 +255,14 @@ def costs(request: TenantRequest) -> HttpResponse:
                 key=lambda entry: (entry[2], entry[1]),
             ),
             "report": report,
-            "rows": [(row, _deeper(query, row, tab), _requests(query, row)) for row in report.rows],
+            "rows": [
+                (row, _deeper(query, row, tab), _requests(query, row), changed)
+                for row, changed in zip_longest(report.rows, changes)
+            ],
+            "step": step_of(query),
+            "change": change,
+            "before": query.before,
+            "compare": query.parameters(by=tab.by, compare="" if query.compare else "before"),
             "hidden_rows": report.folded,
             "days": days[::-1],
             "chart": chart,

@@ -37,6 +37,7 @@ BY_LABELS = (
     ("member", "Key owner"),
     ("end_user", "End user"),
     ("model", "Model"),
+    ("month", "Month"),
     ("day", "Day"),
     ("hour", "Hour"),
 )

@@ -125,8 +125,8 @@ def test_the_requests_behind_a_row_are_as_many_as_it_says(acme: Tenant, owner: C
         rollup(key, "2026-03-02T10:00", "1", end_user=end_user)
     response = owner.get(f"{COSTS}?by={by}&{MARCH}")
     rows = response.context["rows"]
-    assert sum(row.sums.requests for row, _, _ in rows) == 5
-    for row, _, link in rows:
+    assert sum(row.sums.requests for row, *_ in rows) == 5
+    for row, _, link, _ in rows:
         listed = owner.get(f"/o/acme/requests/?{link}").context["rows"]
         assert len(listed) == row.sums.requests, row.label
 
@@ -167,7 +167,7 @@ def test_a_member_sees_what_their_own_keys_used(acme: Tenant) -> None:
     rollup(acme.batch, "2026-03-02T10:00", "2")
     client = signed_in(acme.ann)
     response = client.get(f"{COSTS}?by=key&{MARCH}")
-    assert [row.label for row, _, _ in response.context["rows"]] == ["backend"]
+    assert [row.label for row, *_ in response.context["rows"]] == ["backend"]
     shown = text_of(response.content.decode())
     assert "You see what your own keys used." in shown
     assert "batch" not in shown
@@ -179,7 +179,7 @@ def test_a_team_admin_sees_the_team(acme: Tenant) -> None:
     rollup(acme.backend, "2026-03-02T10:00", "1")
     rollup(acme.banner, "2026-03-02T10:00", "2")
     response = signed_in(lead).get(f"{COSTS}?by=key&{MARCH}")
-    assert [row.label for row, _, _ in response.context["rows"]] == ["banner"]
+    assert [row.label for row, *_ in response.context["rows"]] == ["banner"]
 
 
 def test_what_providers_ask_is_shown_to_operators_alone(acme: Tenant, owner: Client) -> None:
@@ -288,6 +288,80 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(
         rollup(acme.backend, "2026-03-02T10:00", "1", end_user=f"u{number}")
     with django_assert_max_num_queries(20):
         owner.get(f"{COSTS}?by=user&{MARCH}")
+
+
+# --- Compared with the period before ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "before"),
+    [
+        # A month: the month before. The first days of one: the same days of the month before, if it has them.
+        ("from=2026-03-01&to=2026-03-31", "2026-02-01 2026-02-28"),
+        ("from=2026-03-01&to=2026-03-10", "2026-02-01 2026-02-10"),
+        ("from=2026-03-01&to=2026-03-30", "2026-02-01 2026-02-28"),
+        # Otherwise as many days up to the first.
+        ("from=2026-03-02&to=2026-03-08", "2026-02-23 2026-03-01"),
+        ("from=2026-02-01&to=2026-03-31", "2025-12-04 2026-01-31"),
+    ],
+)
+def test_the_period_before(acme: Tenant, owner: Client, asked: str, before: str) -> None:
+    query = owner.get(f"{COSTS}?{asked}").context["query"].before
+    assert f"{query.first} {query.last}" == before
+
+
+def test_each_row_stands_beside_its_own_of_the_period_before(acme: Tenant, owner: Client) -> None:
+    rollup(acme.backend, "2026-02-02T10:00", "4")
+    rollup(acme.backend, "2026-03-02T10:00", "5")
+    rollup(acme.banner, "2026-03-03T10:00", "1")
+    rows = report_rows(owner, f"by=team&{MARCH}&compare=before")
+    assert [(row[0], row[6], row[7], row[8]) for row in rows] == [
+        ("search", "$5.000000", "$4.00", "+25%"),
+        ("ads", "$1.000000", "$0.00", "new"),
+        ("Total", "$6.000000", "$4.00", "+50%"),
+    ]
+
+
+def test_days_are_compared_by_their_place(acme: Tenant, owner: Client) -> None:
+    rollup(acme.backend, "2026-02-02T10:00", "4")
+    rollup(acme.backend, "2026-03-02T10:00", "2")
+    response = owner.get(f"{COSTS}?by=day&{MARCH}&compare=before")
+    changed = {row.key: change.text for row, *_, change in response.context["rows"] if change.text}
+    assert changed == {"2026-03-02": "\N{MINUS SIGN}50%"}
+    # Its bar has the one of 2 February, twice as high, behind it.
+    assert re.findall(r'class="(?:before|s1)"[^>]* height="([0-9.]+)"', response.context["chart"]) == [
+        "178.0", "89.0",
+    ]  # fmt: skip
+
+
+def test_what_the_table_folds_is_compared_as_a_whole(acme: Tenant, owner: Client) -> None:
+    for number in range(103):
+        rollup(acme.backend, "2026-02-02T10:00", "1", end_user=f"u{number:03}")
+        rollup(acme.backend, "2026-03-02T10:00", "2", end_user=f"u{number:03}")
+    response = owner.get(f"{COSTS}?by=end_user&{MARCH}&compare=before")
+    *_, last = response.context["rows"]
+    assert (last[0].label, last[-1].before, last[-1].text) == ("3 others", Decimal(3), "+100%")
+
+
+def test_the_comparison_stays_in_every_link(acme: Tenant, owner: Client) -> None:
+    rollup(acme.backend, "2026-03-02T10:00", "1")
+    page = html.unescape(owner.get(f"{COSTS}?by=team&{MARCH}&compare=before").content.decode())
+    assert f"?{MARCH}&compare=before&by=model" in page
+    # The way back.
+    assert f"?{MARCH}&by=team" in page
+
+
+def test_months_are_those_of_the_organizations_calendar(acme: Tenant, owner: Client) -> None:
+    rollup(acme.backend, "2026-02-28T22:00", "1")
+    rollup(acme.backend, "2026-02-28T23:00", "2")
+    response = owner.get(f"{COSTS}?by=month&from=2026-01-15&to=2026-03-31")
+    assert [(row.label, row.sums.charge) for row, *_ in response.context["rows"]] == [
+        ("January 2026", 0),
+        ("February 2026", 1),
+        ("March 2026", 2),
+    ]
+    assert response.context["rows"][0][0].filters == {"from": "2026-01-15", "to": "2026-01-31"}
+    assert response.context["rows"][2][0].filters == {"from": "2026-03-01", "to": "2026-03-31"}
 
 
 # --- The chart --------------------------------------------------------------------------------------

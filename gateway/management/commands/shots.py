@@ -137,8 +137,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
         if name not in {"key", "request", "roles", "model", "model_why"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
-    yield Shot("costs-download", pages["costs"], owner, submit=".page-head summary")
-    yield Shot("costs-download-narrow", pages["costs"], owner, narrow=True, submit=".page-head summary")
+    yield from _reports(pages["costs"], owner)
     yield Shot("checkout", reverse("console:checkout", args=[acme, sample.checkout]), owner)
     yield Shot("statement", reverse("console:statement", args=[acme, sample.statement]), owner)
     yield Shot(
@@ -210,6 +209,17 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
     yield Shot("operator-provider", reverse("admin:routing_provider_add"), sample.operator)
     yield Shot("operator-organization", reverse("admin:tenants_organization_add"), sample.operator)
     yield Shot("area-none-match", f"{area['tenants']}?q=nothing", sample.operator)
+
+
+def _reports(costs: str, owner: str) -> Iterator[Shot]:
+    """The costs page compared, by month, and with its downloads open."""
+    compared = f"{costs}?by=team&compare=before"
+    yield Shot("costs-compared", compared, owner)
+    yield Shot("costs-compared-dark", compared, owner, dark=True)
+    yield Shot("costs-compared-narrow", compared, owner, narrow=True)
+    yield Shot("costs-months", f"{costs}?by=month&from=2026-01-01", owner)
+    yield Shot("costs-download", costs, owner, submit=".page-head summary")
+    yield Shot("costs-download-narrow", costs, owner, narrow=True, submit=".page-head summary")
 
 
 def without_picture(shots: list[Shot]) -> set[str]:
