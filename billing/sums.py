@@ -163,8 +163,9 @@ def grouped(
             rows = rows.annotate(series=Case(*whens, default=Value(-1), output_field=IntegerField()))
         summed = {f"sum_{name}": Sum(name, default=0) for name in SUMMED}
         names = ("sum_requests", "sum_errors", *summed)
-        found = rows.order_by().values(*columns).annotate(**counts, **summed).values_list(*columns, *names)
-        for line in found:
+        # Without a column, values() would group by all of them: one line for each row there is.
+        grouped_rows = rows.order_by().annotate(whole=Value(0)).values(*(columns or ("whole",)))
+        for line in grouped_rows.annotate(**counts, **summed).values_list(*columns, *names):
             group, these = line[: len(columns)], Sums(*line[len(columns) :])
             sums[group] = sums[group] + these if group in sums else these
 

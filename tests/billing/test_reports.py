@@ -335,3 +335,16 @@ def test_reports_over_recomputed_rollups_equal_the_requests_themselves(time_zone
         for by in DIMENSIONS:
             assert cost_report(tenant.organization, by, *bounds).totals == by_day.totals
         assert by_day.pending_hours == 0
+
+
+def test_one_sum_of_everything_is_one_line_from_the_database(
+    django_assert_max_num_queries: Callable[[int], CaptureQueriesContext],
+) -> None:
+    acme = make_tenant("acme")
+    for number in range(3):
+        rollup(acme.backend, "2026-03-02T10:00", "1", end_user=f"u{number}")
+    with django_assert_max_num_queries(10) as captured:
+        assert totals_for(acme.organization, utc("2026-03-01"), utc("2026-04-01")).charge == 3
+    (sums,) = [each["sql"] for each in captured.captured_queries if "SUM(" in each["sql"]]
+    # Grouped by every column, it would be a line for each row there is.
+    assert "GROUP BY" not in sums
