@@ -49,21 +49,25 @@ class Names:
         return self.members.get(member_id) or f"removed-{member_id}"
 
 
-def names_of(organization: Organization) -> Names:
-    """Names of every team, key (revoked ones too) and member of ``organization``: three queries."""
+def names_of(organization: Organization, used: tuple[set[int], set[int]] | None = None) -> Names:
+    """Names of every team, key (revoked ones too) and member of ``organization``: three queries.
+
+    With ``used``, only of the keys and the memberships with these ids.
+    """
     with scope(organization=organization):
-        keys = ApiKey.objects.filter(organization=organization).values_list(
-            "pk", "name", "prefix", "last_four", "team_id"
-        )
+        keys = ApiKey.objects.filter(organization=organization)
+        members = Membership.objects.filter(organization=organization)
+        if used is not None:
+            keys, members = keys.filter(pk__in=used[0]), members.filter(pk__in=used[1])
         return Names(
             teams=dict(Team.objects.filter(organization=organization).values_list("pk", "slug")),
             keys={
                 pk: KeyName(name, f"{prefix}…{last_four}", team_id)
-                for pk, name, prefix, last_four, team_id in keys
+                for pk, name, prefix, last_four, team_id in keys.values_list(
+                    "pk", "name", "prefix", "last_four", "team_id"
+                )
             },
-            members=dict(
-                Membership.objects.filter(organization=organization).values_list("pk", "user__email")
-            ),
+            members=dict(members.values_list("pk", "user__email")),
         )
 
 

@@ -8,7 +8,7 @@ sums are exact decimals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, get_args
@@ -20,7 +20,7 @@ from django_scopes import scope
 from billing.access import Names, names_of
 from billing.calendars import midnight, period_bounds, zone
 from billing.models import DirtyBucket
-from billing.sums import COLUMNS, HOUR, Sums, grouped, hour_floor, total
+from billing.sums import COLUMNS, HOUR, Sums, dearest, grouped, hour_floor, total
 from tenants.models import Organization
 
 Dimension = Literal[
@@ -28,6 +28,8 @@ Dimension = Literal[
 ]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
+# Dimensions whose groups have names beyond themselves.
+NAMED = ("user", "member", "key", "team")
 # Stands for "no end user was named" where a filter is written as text.
 NOBODY = "\N{EN DASH}"
 
@@ -108,6 +110,15 @@ def pending_hours(organization: Organization, start: datetime, end: datetime) ->
             .distinct()
             .count()
         )
+
+
+def _named_in(by: str, found: Iterable[tuple[Any, ...]]) -> tuple[set[int], set[int]]:
+    """The ids of the keys and of the memberships in the groups of a report."""
+    ids = [{group[place] for group in found} - {None} for place in range(len(COLUMNS[by]))]
+    nobody: set[int] = set()
+    return {"user": (ids[-1], ids[len(ids) // 2]), "key": (ids[0], nobody), "member": (nobody, ids[0])}.get(
+        by, (nobody, nobody)
+    )
 
 
 def _hour_label(moment: datetime, time_zone: str) -> str:
@@ -209,15 +220,16 @@ def cost_report(
             hour = hours[number - 1]
             rows.append(Row(hour.isoformat(), _hour_label(hour, organization.time_zone), "", sums, {}))
     else:
-        names = names_of(organization) if by in ("user", "member", "key", "team") else Names({}, {}, {})
-        found = grouped(organization, by, start, end, where=condition)
-        dearest = sorted(found.items(), key=lambda item: (-item[1].charge, -item[1].requests))
-        rest = dearest[most:] if most is not None else []
-        rows = [_named(by, group, names, sums) for group, sums in dearest[: len(dearest) - len(rest)]]
+        others, folded = Sums(), 0
+        if most is None:
+            found = grouped(organization, by, start, end, where=condition)
+        else:
+            found, others, folded = dearest(organization, by, start, end, where=condition, most=most)
+        names = names_of(organization, _named_in(by, found)) if by in NAMED else Names({}, {}, {})
+        rows = [_named(by, group, names, sums) for group, sums in found.items()]
         rows.sort(key=lambda row: (-row.sums.charge, -row.sums.requests, row.label, row.key))
-        if rest:
-            folded = len(rest)
-            rows.append(Row("", f"{folded:,} others", "", total(sums for _, sums in rest), {}))
+        if folded:
+            rows.append(Row("", f"{folded:,} others", "", others, {}))
     return Report(
         by=by,
         start=start,

@@ -146,56 +146,121 @@ def grouped(
     """Sums of ``[start, end)`` by the columns of ``by`` ("" for one sum of everything).
 
     ``bounds`` are moments at which groups change although an hour may be under way; the hours around
-    them, and around ``start`` and ``end``, are read request by request. At most two queries. With
+    them, and around ``start`` and ``end``, are read request by request. At most four queries. With
     ``series``, groups are divided further by the number of the first condition met, -1 where none is.
     """
     if end <= start:
         return {}
-    columns = COLUMNS.get(by, ("bucket",) if by else ())
-    if series is not None:
-        columns = (*columns, "series")
-    divided = sorted({hour_floor(moment) for moment in (start, end, *bounds) if hour_floor(moment) != moment})
+    columns = _columns(by, series)
     sums: dict[tuple[Any, ...], Sums] = {}
+    with scope(organization=organization), _snapshot():
+        for found in _sources(organization, by, start, end, where, bounds, series):
+            for line in found:
+                group, these = line[: len(columns)], Sums(*line[len(columns) :])
+                sums[group] = sums[group] + these if group in sums else these
+    # A sum over nothing is one empty line.
+    return {group: line for group, line in sums.items() if line.requests}
 
-    def collect(rows: QuerySet[Any], counts: dict[str, Any]) -> None:
+
+def dearest(
+    organization: Organization, by: str, start: datetime, end: datetime, *, where: Q, most: int
+) -> tuple[dict[tuple[Any, ...], Sums], Sums, int]:
+    """The ``most`` dearest groups of ``grouped``, by charge and then by requests; the sum of all others,
+    and how many these are. PostgreSQL adds up and sorts, so that thousands of groups need not come here."""
+    if end <= start:
+        return {}, Sums(), 0
+    columns = _columns(by, None)
+    with scope(organization=organization), _snapshot(), connection.cursor() as cursor:
+        parts: list[str] = []
+        parameters: list[Any] = []
+        for found in _sources(organization, by, start, end, where, (), None):
+            text, values = found.query.sql_with_params()
+            parts.append(f"({text})")
+            parameters += values
+        if not parts:
+            return {}, Sums(), 0
+        groups = ", ".join(f"g{number}" for number in range(len(columns)))
+        nothing = ", ".join("NULL" for _ in columns)
+        summed = ", ".join(f"sum({name}) AS {name}" for name in SUM_FIELDS)
+        names = ", ".join(SUM_FIELDS)
+        cursor.execute(
+            f"""
+            WITH part ({groups}, {names}) AS ({" UNION ALL ".join(parts)}),
+            ranked AS (
+                SELECT {groups}, {summed},
+                    row_number() OVER (ORDER BY sum(charge) DESC, sum(requests) DESC, {groups}) AS place
+                FROM part GROUP BY {groups} HAVING sum(requests) > 0
+            )
+            SELECT 1, {groups}, {names} FROM ranked WHERE place <= %s
+            UNION ALL SELECT count(*), {nothing}, {summed} FROM ranked WHERE place > %s
+            """,  # noqa: S608  # names of ours, and text that Django made
+            [*parameters, most, most],
+        )
+        *lines, (others, *rest) = cursor.fetchall()
+    width = 1 + len(columns)
+    shown = {tuple(line[1:width]): _sums(line[width:]) for line in lines}
+    return shown, _sums(rest[len(columns) :]) if others else Sums(), others
+
+
+def _sums(figures: Sequence[Any]) -> Sums:
+    """PostgreSQL's sums of integers, which are decimals there, and of amounts."""
+    exact: list[Any] = [int(figure) for figure in figures[:-2]]
+    return Sums(*exact, *figures[-2:])
+
+
+def _columns(by: str, series: Sequence[Q] | None) -> tuple[str, ...]:
+    columns = COLUMNS.get(by, ("bucket",) if by else ())
+    return columns if series is None else (*columns, "series")
+
+
+def _sources(
+    organization: Organization,
+    by: str,
+    start: datetime,
+    end: datetime,
+    where: Q,
+    bounds: Sequence[datetime],
+    series: Sequence[Q] | None,
+) -> Iterator[QuerySet[Any]]:
+    """The queries whose lines, the columns of the group and then its sums, together make up the time."""
+    columns = _columns(by, series)
+    divided = sorted({hour_floor(moment) for moment in (start, end, *bounds) if hour_floor(moment) != moment})
+
+    def of(rows: QuerySet[Any], counts: dict[str, Any]) -> QuerySet[Any]:
         if series is not None:
             whens = [When(condition, then=Value(number)) for number, condition in enumerate(series)]
             rows = rows.annotate(series=Case(*whens, default=Value(-1), output_field=IntegerField()))
         summed = {f"sum_{name}": Sum(name, default=0) for name in SUMMED}
         names = ("sum_requests", "sum_errors", *summed)
         # Without a column, values() would group by all of them: one line for each row there is.
-        grouped_rows = rows.order_by().annotate(whole=Value(0)).values(*(columns or ("whole",)))
-        for line in grouped_rows.annotate(**counts, **summed).values_list(*columns, *names):
-            group, these = line[: len(columns)], Sums(*line[len(columns) :])
-            sums[group] = sums[group] + these if group in sums else these
+        grouped: Any = rows.order_by().annotate(whole=Value(0)).values(*(columns or ("whole",)))
+        found: QuerySet[Any] = grouped.annotate(**counts, **summed).values_list(*columns, *names)
+        return found
 
     added_up = {"sum_requests": Sum("requests", default=0), "sum_errors": Sum("errors", default=0)}
     chosen = _slice(by, where, series or ())
-    with scope(organization=organization), _snapshot():
-        kept = spans.cover(organization, start, end, bounds) if chosen else spans.NOTHING
-        if kept.ids:
-            rows = UsageSpanSum.objects.filter(where, span_id__in=kept.ids, slice=chosen)
-            collect(_annotated(rows, "span__start", by, bounds), added_up)
-        if gaps := _gaps(hour_floor(start), end, kept.parts):
-            within = Q()
-            for first, after in gaps:
-                within |= Q(hour__gte=first, hour__lt=after)
-            rollups = UsageRollup.objects.filter(where & within, organization=organization)
-            collect(_annotated(rollups.exclude(hour__in=divided), "hour", by, bounds), added_up)
-        if divided:
-            pieces = Q()
-            for hour in divided:
-                pieces |= Q(started_at__gte=max(hour, start), started_at__lt=min(hour + HOUR, end))
-            events = UsageEvent.objects.filter(where & pieces, organization=organization)
-            collect(
-                _annotated(events, "started_at", by, bounds),
-                {
-                    "sum_requests": Count("request_id"),
-                    "sum_errors": Count("request_id", filter=Q(status__gte=ERROR_STATUS)),
-                },
-            )
-    # A sum over nothing is one empty line.
-    return {group: line for group, line in sums.items() if line.requests}
+    kept = spans.cover(organization, start, end, bounds) if chosen else spans.NOTHING
+    if kept.ids:
+        rows = UsageSpanSum.objects.filter(where, span_id__in=kept.ids, slice=chosen)
+        yield of(_annotated(rows, "span__start", by, bounds), added_up)
+    if gaps := _gaps(hour_floor(start), end, kept.parts):
+        within = Q()
+        for first, after in gaps:
+            within |= Q(hour__gte=first, hour__lt=after)
+        rollups = UsageRollup.objects.filter(where & within, organization=organization)
+        yield of(_annotated(rollups.exclude(hour__in=divided), "hour", by, bounds), added_up)
+    if divided:
+        pieces = Q()
+        for hour in divided:
+            pieces |= Q(started_at__gte=max(hour, start), started_at__lt=min(hour + HOUR, end))
+        events = UsageEvent.objects.filter(where & pieces, organization=organization)
+        yield of(
+            _annotated(events, "started_at", by, bounds),
+            {
+                "sum_requests": Count("request_id"),
+                "sum_errors": Count("request_id", filter=Q(status__gte=ERROR_STATUS)),
+            },
+        )
 
 
 @contextmanager

@@ -130,6 +130,22 @@ def test_a_late_request_after_a_move_to_a_zone_of_half_hours_is_in_the_reports(a
     assert cost_report(acme.organization, "key", *around).totals.charge == Decimal(3)
 
 
+def test_the_dearest_are_found_over_days_that_are_summed_hours_and_divided_hours(acme: Tenant) -> None:
+    used(acme.batch, "2026-03-09T10:10", "a", "3")
+    used(acme.backend, "2026-03-10T10:10", "b", "2")
+    build()
+    used(acme.backend, "2026-04-02T10:10", "c", "2")
+    used(acme.banner, "2026-04-03T09:10", "d", "1")
+    rollups.refresh(at=LATER)
+    report = cost_report(acme.organization, "user", utc("2026-03-01"), utc("2026-04-03T09:30"), most=1)
+    # Ann owns the key `backend`: 2 + 2. Of the others, 3 is in a month's sums and 1 in an hour that is cut.
+    assert [(row.label, row.sums.charge, row.sums.requests) for row in report.rows] == [
+        ("ann@acme.example", Decimal(4), 2),
+        ("2 others", Decimal(4), 2),
+    ]
+    assert (report.folded, report.totals.charge) == (2, Decimal(8))
+
+
 @pytest.mark.parametrize("time_zone", ["UTC", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe"])
 def test_every_report_is_the_same_with_and_without_spans(time_zone: str) -> None:
     tenant, chance = make_tenant("acme", time_zone), Random(3)  # repeatable, guards nothing
