@@ -85,7 +85,8 @@ def test_the_front_door_leads_into_the_only_organization(acme: Cast, sign_in: Si
     assert sign_in(acme.vera).get("/")["Location"] == "/o/acme/"
 
 
-def test_a_person_without_an_organization_is_told_what_to_do(acme: Cast, sign_in: SignIn) -> None:
+def test_a_person_without_an_organization_is_told_what_to_do() -> None:
+    settings.SIGN_UP = "invited"
     client = sign_in(acme.vera)
     acme.vera.delete()
     response = client.get("/")

@@ -87,8 +87,8 @@ def test_a_lone_deployment_comes_back_without_a_customers_request(
     probe_until(lambda: not posted(deployment), look=probe)
     assert len(probes(stack, model)) == 1
     assert len(asked(stack, slug)) == customers
-    # Both workers read it within a second, and from there on every customer is served.
-    time.sleep(1)
+    # Once both workers have read it, and the new model, every customer is served.
+    wait_until(lambda: {each.status_code for each in answers(tenant, slug, slug, 4, 2)} == {200})
     assert Counter(each.status_code for each in answers(tenant, slug, slug, 20, 2)) == {200: 20}
 
 

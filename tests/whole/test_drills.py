@@ -42,7 +42,7 @@ def test_every_request_at_the_provider_has_one_event_whatever_is_killed() -> Non
 
 
 def test_each_of_sixteen_faults_gets_a_whole_answer_or_an_honest_error() -> None:
-    shown = drill("sixteen", "--relaxed", "--workers", "2", "--scale", "0.1")
+    shown = drill("sixteen", "--relaxed", "--workers", "2", "--scale", "0.2")
     assert len([line for line in shown.splitlines() if line.endswith("  held")]) == 16
 
 
