@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -85,7 +87,9 @@ def test_the_front_door_leads_into_the_only_organization(acme: Cast, sign_in: Si
     assert sign_in(acme.vera).get("/")["Location"] == "/o/acme/"
 
 
-def test_a_person_without_an_organization_is_told_what_to_do() -> None:
+def test_a_person_without_an_organization_is_told_what_to_do(
+    acme: Cast, sign_in: SignIn, settings: Any
+) -> None:
     settings.SIGN_UP = "invited"
     client = sign_in(acme.vera)
     acme.vera.delete()
