@@ -228,7 +228,7 @@ def test_speech_that_breaks_off_never_looks_whole_and_is_charged(tenant: Tenant,
 def test_a_client_that_leaves_speech_stops_it_and_frees_its_slot(tenant: Tenant, slug: str) -> None:
     set_quota(acting_user=None, scope="key", target=tenant.key, metric="concurrency", limit=Decimal(1))
     model = priced(tenant, slug, {"character": "15"})
-    body = {"model": model, "input": "pace_ms=100 " + "word " * 99, "voice": "alloy", "user": slug}
+    body = {"model": model, "input": "pace_ms=900 " + "word " * 99, "voice": "alloy", "user": slug}
     with tenant.http() as http, http.stream("POST", "/v1/audio/speech", json=body) as answer:
         assert len(next(answer.iter_raw())) >= 1_000
     assert tenant.stack.simulator.wait_for_end(slug)[-1]["end"] == "client_gone"
