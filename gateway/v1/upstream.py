@@ -4,8 +4,8 @@ Measured facts about pyreqwest that this module is built on (docs/decisions/0002
 must set a read buffer limit of 0, or its headers come with the first of the body and an abort before
 that never reaches the provider; a read timeout while waiting for headers is raised as a connect timeout, so timeouts after
 connecting are kept by asyncio; a request cancelled while it waits for headers goes on all the same,
-and nothing but a read timeout hangs up before they come; clients must be closed before the
-interpreter ends.
+and nothing but a read timeout hangs up before they come; a cancellation that meets a chunk of the body
+on its way is lost, so it is looked for after each; clients must be closed before the interpreter ends.
 """
 
 from __future__ import annotations
@@ -88,6 +88,11 @@ class Watch:
     def pause(self) -> None:
         """The wait is over."""
         self._until = None
+
+    def check(self) -> None:
+        """Raise the cancellation of the task that waited, if its wait took no notice of it."""
+        if self._task is not None and self._task.cancelling():
+            raise asyncio.CancelledError
 
     def expired(self) -> bool:
         """Whether a cancellation that was caught is this timeout's, and nobody else's; takes it back."""
@@ -190,6 +195,7 @@ class Answer:
         self._watch.start(limit)
         try:
             chunk = await self._response.body_reader.read_chunk()
+            self._watch.check()
         except asyncio.CancelledError:
             if self._watch.expired():
                 raise UpstreamTimeout(phase if limit >= wait else "total") from None

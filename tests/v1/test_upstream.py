@@ -139,3 +139,40 @@ def test_a_provider_that_is_given_up_before_its_headers_is_hung_up_on_when_they_
         return "hung up"
 
     assert run(test()) == "hung up"
+
+
+def test_a_cancellation_that_meets_a_chunk_on_its_way_is_not_lost() -> None:
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"hello")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"5\r\nwords\r\n")
+            await asyncio.sleep(0.001)
+
+    async def test() -> str:
+        server = await asyncio.start_server(provider, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        upstream = Upstream()
+
+        async def read_on() -> None:
+            async with upstream.post(
+                url, {}, b"hello", connect_timeout=5, silence=60, total_timeout=60
+            ) as answer:
+                await answer.open(5)
+                while await answer.read(5):
+                    pass
+
+        readers = [asyncio.create_task(read_on()) for _ in range(40)]
+        await asyncio.sleep(1)
+        for reader in readers:
+            reader.cancel()
+            await asyncio.sleep(0.003)
+        _, lost = await asyncio.wait(readers, timeout=3)
+        for reader in lost:
+            reader.cancel()
+        await asyncio.wait(readers, timeout=3)
+        await upstream.close()
+        server.close()
+        return f"{len(lost)} lost"
+
+    assert run(test()) == "0 lost"
