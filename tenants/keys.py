@@ -20,6 +20,7 @@ SHORTEST_SECRET = 32
 LONGEST_KEY = 512
 
 _PREFIX_PARTS = re.compile(r"(?:[A-Za-z0-9]{1,12}[-_]){0,4}")
+_KEY = re.compile(r"\bsk-[A-Za-z0-9._-]{20,}")
 _CHARACTERS = re.compile(r"[A-Za-z0-9._~+/=-]+\Z")
 
 
@@ -47,6 +48,11 @@ def prefix(secret: str) -> str:
     while words and (len(words) > 16 or len(secret) - len(words) < SHORTEST_SECRET):
         words = re.sub(r"[A-Za-z0-9]+[-_]\Z", "", words)
     return words
+
+
+def concealed(text: str) -> str:
+    """``text`` without what looks like an API key, for people who take one field for another."""
+    return _KEY.sub("sk-…", text)
 
 
 def check(secret: str) -> str:

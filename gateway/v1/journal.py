@@ -12,6 +12,7 @@ from billing.pricing import charge_of
 from billing.token_usage import ESTIMATED, TokenUsage
 from gateway.v1.errors import Unavailable
 from gateway.v1.exchange import Exchange
+from tenants.keys import concealed
 
 # The tag that tells the console which quota refused a request.
 REFUSED_BY = "weir.refused_by"
@@ -94,7 +95,7 @@ def _identity(exchange: Exchange) -> dict[str, Any]:
         "end_user": facts.end_user if facts is not None else "",
         "model_group": offer.candidate.group.name
         if offer is not None
-        else (facts.model[:100].replace("\x00", "") if facts else ""),
+        else (concealed(facts.model)[:100].replace("\x00", "") if facts else ""),
         "endpoint": exchange.endpoint,
         "streamed": facts is not None and facts.stream,
         "deployment": deployment.name if deployment is not None else "",

@@ -90,6 +90,13 @@ def test_an_unknown_model_is_a_404_as_openai_words_it(tenant: Tenant) -> None:
     assert "`gpt-nothing` does not exist or you do not have access to it" in str(caught.value)
 
 
+def test_a_key_that_was_taken_for_a_model_is_not_written_down(tenant: Tenant) -> None:
+    with pytest.raises(openai.NotFoundError):
+        tenant.client().chat.completions.create(model=tenant.secret, messages=GOOD["messages"])
+    (event,) = events(tenant)
+    assert event.model_group == "sk-…"
+
+
 def test_no_key_is_a_401(stack: Stack) -> None:
     refused(httpx.post(f"{stack.url}/v1/chat/completions", json=GOOD), 401, "missing_api_key")
 
