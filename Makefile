@@ -20,7 +20,7 @@ run: install $(if $(MODEL),install-model) ## start everything; PORT=8000 WORKERS
 		$(if $(MODEL),--model $(MODEL)) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
 
 test: install ## run the tests; JOBS=auto ARGS="tests/test_embedded.py -k word"
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install ## check style, types, import directions, templates and migrations
 	$(BIN)/ruff check .

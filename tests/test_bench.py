@@ -154,7 +154,7 @@ def test_a_short_run_measures_everything_and_leaves_nothing(tmp_path: Path) -> N
             answered += report["warm"] + report["requests"]
             assert set(cell["beside"]) == {"shipper", "PostgreSQL", "Redis"}
         if cell["workload"] == "stream":
-            assert report["first_p50"] <= report["p50"]
+            assert 0 < report["first_p50"] <= report["p99"]
     # Every request of the gateway is on the books, and only those.
     assert found["requests"] == answered
     assert f"Books: {answered:,} requests answered and accounted for" in done.stdout

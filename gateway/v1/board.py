@@ -48,10 +48,8 @@ class Notice:
 class Board:
     """One worker's view of the board. Use it from one event loop."""
 
-    def __init__(self, redis_url: str, pulse: Pulse) -> None:
-        self._redis: Any = Redis.from_url(
-            redis_url, socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS
-        )
+    def __init__(self, redis_url: str, pulse: Pulse, patience: float = PATIENCE_SECONDS) -> None:
+        self._redis: Any = Redis.from_url(redis_url, socket_timeout=patience, socket_connect_timeout=patience)
         self._pulse = pulse
         # Circuits that were on the board when last looked at.
         self._seen: set[Key] = set()

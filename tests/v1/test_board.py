@@ -28,7 +28,7 @@ class Colleague:
     def __init__(self, url: str) -> None:
         self.now = 100.0
         self.pulse = Pulse(lambda: self.now, Random(1))
-        self.board = Board(url, self.pulse)
+        self.board = Board(url, self.pulse, patience=20)
         self.pulse.ask_others = self.board.claims
 
     def break_down(self, deployment: DeploymentSpec) -> None:

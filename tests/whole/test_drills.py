@@ -10,6 +10,7 @@ import pytest
 
 from gateway.drills.verdict import Verdict, table
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 

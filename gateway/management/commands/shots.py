@@ -295,6 +295,11 @@ def weight_of(url: str, body: bytes) -> int:
     return len(gzip.compress(body)) if urlsplit(url).path.startswith(settings.STATIC_URL) else len(body)
 
 
+def settle(page: Page) -> None:
+    """Wait until fonts and what htmx asked for are there. (Waiting for the network takes half a second a page.)"""
+    page.wait_for_function("document.fonts.status === 'loaded' && !document.querySelector('.htmx-request')")
+
+
 def barriers(page: Page) -> list[str]:
     """What axe-core finds on the page that keeps people out: the rule, and the element that breaks it."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
@@ -375,13 +380,15 @@ class Command(BaseCommand):
             ),
         )
         page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - playwright takes no built-in
-        page.goto(shot.url, wait_until="networkidle")
+        page.goto(shot.url)
+        settle(page)
         weight = sum(weight_of(answer.url, answer.body()) for answer in answers if answer.status == 200)
         for selector, text in shot.fill:
             page.fill(selector, text)
         if shot.submit:
             page.click(shot.submit)
-            page.wait_for_load_state("networkidle")
+            page.wait_for_load_state()
+            settle(page)
         if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
             problems.append(f"{shot.name}: scrolls sideways")
         if not shot.narrow and page.evaluate(CUT_OFF):
