@@ -27,7 +27,8 @@ def arguments() -> argparse.ArgumentParser:
     outages = drills.add_parser("outages")
     outages.add_argument("--redis-seconds", type=float, default=90.0)
     outages.add_argument("--postgres-seconds", type=float, default=60.0)
-    for each in (over, lost, sixteen, outages):
+    lone = drills.add_parser("lone")
+    for each in (over, lost, sixteen, outages, lone):
         each.add_argument("--workers", type=int, default=4)
         each.add_argument("--relaxed", action="store_true")
         each.add_argument("--data-dir", type=Path, required=True)
@@ -46,7 +47,7 @@ def main() -> int:
 
     try:
         with prepared(options.data_dir, options.workers, durable=not options.relaxed) as ground:
-            from gateway.drills import never_lost, never_over, outages, sixteen
+            from gateway.drills import lone, never_lost, never_over, outages, sixteen
             from gateway.drills.verdict import table
 
             if options.drill == "never-over":
@@ -55,6 +56,8 @@ def main() -> int:
                 rows = sixteen.run(ground, options.scale, say)
             elif options.drill == "outages":
                 rows = outages.run(ground, options.redis_seconds, options.postgres_seconds, say)
+            elif options.drill == "lone":
+                rows = lone.run(ground, say)
             else:
                 rows = never_lost.run(ground, options.rounds, options.seconds, options.seed, say)
             say("\n" + "\n".join(table(rows)))

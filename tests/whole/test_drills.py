@@ -54,6 +54,11 @@ def test_callers_are_answered_while_redis_is_frozen_and_while_postgresql_is_stop
     assert shown.count("  held") == 2
 
 
+def test_the_only_provider_is_not_hammered_and_comes_back_by_a_probe() -> None:
+    shown = drill("lone", "--relaxed", "--workers", "2")
+    assert shown.count("  held") == 1
+
+
 def test_a_violation_is_in_the_table_and_below_it() -> None:
     rows = [
         Verdict({"round": "1", "charged": "0.99"}, []),

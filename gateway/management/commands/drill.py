@@ -16,6 +16,7 @@ OPTIONS = {
     "never-over": ("rounds", "clients", "only"),
     "never-lost": ("rounds", "seconds", "seed"),
     "sixteen": ("scale",),
+    "lone": (),
     "outages": ("redis_seconds", "postgres_seconds"),
 }
 
@@ -25,8 +26,8 @@ class Command(BaseCommand):
 
     help = (
         "Try to overspend limits (never-over), to lose requests by killing programs (never-lost), or to get"
-        " a dishonest answer out of failing providers (sixteen), on scratch databases. Exit status 1 if"
-        " something broke."
+        " a dishonest answer out of failing providers (sixteen), or to hammer the only one (lone), on scratch"
+        " databases. Exit status 1 if something broke."
     )
     requires_system_checks = []
 
