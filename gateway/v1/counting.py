@@ -19,7 +19,7 @@ import orjson
 
 from billing.token_usage import COUNTED, ESTIMATED, TokenUsage
 from gateway.v1.facts import Facts
-from gateway.v1.stream import MOST_KEPT_BYTES, StreamScanner, chunks
+from gateway.v1.stream import MOST_KEPT_BYTES, StreamScanner, messages_of
 
 O200K, CL100K = "o200k_base", "cl100k_base"
 # The models of the older encoding by the beginnings of their names, and of those the ones that are not:
@@ -144,15 +144,6 @@ def said(messages: Iterable[dict[str, Any]]) -> str:
     return "".join(texts)
 
 
-def messages_of(chunk: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """The messages of an answer's choices (``message``), or of a stream's chunk (``delta``)."""
-    choices = chunk.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        message = choice.get(name) if isinstance(choice, dict) else None
-        if isinstance(message, dict):
-            yield message
-
-
 def count_usage(facts: Facts, model: str, messages: Iterable[dict[str, Any]]) -> TokenUsage:
     """What was used, counted from the request and from what the model wrote.
 
@@ -173,16 +164,7 @@ def count_usage(facts: Facts, model: str, messages: Iterable[dict[str, Any]]) ->
 async def counted_stream(facts: Facts, model: str, scanner: StreamScanner) -> TokenUsage:
     """``count_usage`` of what a stream brought so far, off the event loop."""
 
-    def count() -> TokenUsage:
-        told = (
-            message
-            for events in scanner.kept
-            for chunk in chunks(events)
-            for message in messages_of(chunk, "delta")
-        )
-        return count_usage(facts, model, told)
-
-    usage = await asyncio.to_thread(count)
+    usage = await asyncio.to_thread(count_usage, facts, model, scanner.deltas())
     if scanner.bytes < MOST_KEPT_BYTES:
         return usage
     return replace(usage, output=max(usage.output, scanner.estimated_output_tokens), source=ESTIMATED)

@@ -110,6 +110,8 @@ class Exchange:
     sent: bool = False
     # Whether the client has the start of the answer.
     answering: bool = False
+    # Whether the answer is in the words of the client's API already.
+    native: bool = False
     # Whether what is sent next ends a whole answer.
     whole: bool = False
     client_gone: bool = False

@@ -51,6 +51,8 @@ class Facts:
     # Of a translated request: the client's own body, and the names of parameters that had no place.
     asked: dict[str, Any] | None = None
     dropped: tuple[str, ...] = ()
+    # What a provider that speaks the client's own API is asked; None: it must be translated.
+    native: dict[str, Any] | None = None
     # Whether the answer is kept for its team.
     kept: bool = False
     # Whether a provider that is not known to stop by itself is told the bound that was reserved.

@@ -14,7 +14,7 @@ from billing.token_usage import COUNTED, ESTIMATED, REPORTED, TokenUsage, from_o
 from gateway.v1 import answers
 from gateway.v1.asking import ask, kept
 from gateway.v1.contracts import Contract, contract_for, kept_answer, kept_stream
-from gateway.v1.counting import counted_answer, counted_stream, shown_usage
+from gateway.v1.counting import count_usage, counted_answer, counted_stream, shown_usage
 from gateway.v1.error_bodies import reported_usage
 from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed
 from gateway.v1.exchange import Attempt, Exchange
@@ -29,11 +29,14 @@ from gateway.v1.failures import (
     refused,
     unsupported,
 )
+from gateway.v1.forms import Posted
+from gateway.v1.native import RESPONSES, native_answer, native_body, native_text, spoken_by
+from gateway.v1.native_streams import native_scanner
 from gateway.v1.pulse import Pulse
 from gateway.v1.readers import read_answer
 from gateway.v1.refusals import read_refusal
 from gateway.v1.repairing import scanner_for
-from gateway.v1.stream import StreamScanner, has_content, identity
+from gateway.v1.stream import StreamScanner, identity
 from gateway.v1.turns import Turn, idle_wait
 from gateway.v1.upstream import Answer, Upstream, UpstreamError
 from routing.dialects import CannotCarry, Dialect, dialect
@@ -47,6 +50,8 @@ CLOSING_WAIT = 0.2
 MOST_CLOSING_READS = 16
 # What can be counted where the provider reports no usage.
 COUNTED_ENDPOINTS = frozenset({"chat.completions", "embeddings"})
+# How an address that is not there answers; a model that is not there does too.
+NOT_THERE = (404, 405)
 _AUDIO = re.compile(r"audio/[a-zA-Z0-9.+-]{1,40}")
 SENT_A_MINUTE = 64 * 1024 * 1024
 # The reason of an attempt that the client has whole.
@@ -81,7 +86,8 @@ class Fetch:
             "_held",
         ),
         *("_kind", "_sending", "_text_tokens"),
-        *("_pulse", "_scanner", "_spent", "_told", "_upstream", "_usage", "attempt", "failure", "turn"),
+        *("_pulse", "_scanner", "_spent", "_told", "_upstream", "_usage", "attempt", "failure", "native"),
+        "turn",
     )
 
     def __init__(
@@ -126,6 +132,8 @@ class Fetch:
         self._sending = 60.0 * (facts.form.size // SENT_A_MINUTE) if facts.form is not None else 0.0
         # What the provider reported with an error.
         self._spent: dict[str, Any] | None = None
+        # The client's own API, where the provider speaks it too; empty: it is asked in a chat.
+        self.native = ""
         # What the answer must keep to, and the header that tells how it does.
         self._contract: Contract | None = None
         self._told: Headers = []
@@ -227,16 +235,24 @@ class Fetch:
         deployment = turn.offer.candidate.deployment
         provider = deployment.provider
         speaks = _spoken(deployment)
+        group = turn.offer.candidate.group
         try:
-            group = turn.offer.candidate.group
-            payload, self._dropped = ask(speaks, deployment, group, facts)
             self._contract = contract_for(speaks, deployment, facts.body, group)
+            self.native = spoken_by(speaks, exchange, facts, self._contract)
+            url = speaks.url(deployment, self.native or facts.endpoint, stream=facts.stream)
+            if self.native and url in self._upstream.missing:
+                self.native, url = "", speaks.url(deployment, facts.endpoint, stream=facts.stream)
+            payload: bytes | Posted
+            if self.native:
+                payload, self._dropped = native_body(self.native, deployment, group, facts)
+            else:
+                payload, self._dropped = ask(speaks, deployment, group, facts)
         except CannotCarry as error:
             raise unsupported(error.param, provider.kind.label) from None
         self.attempt.dropped = self._dropped
         secret = provider.secrets[turn.visit.credential] if provider.secrets else ""
         self._answer = self._upstream.post(
-            speaks.url(deployment, facts.endpoint, stream=facts.stream),
+            url,
             speaks.headers(secret, exchange.request_id),
             payload,
             connect_timeout=provider.connect_timeout,
@@ -247,15 +263,31 @@ class Fetch:
         exchange.whole = False
         self._began = time.perf_counter()
         try:
-            await self._open(self._answer)
+            await self._open(self._answer, url)
         except UpstreamError as error:
             raise failed(error) from None
 
-    async def _open(self, answer: Answer) -> None:
+    async def _ask_in_a_chat(self, url: str) -> None:
+        """Not all who call themselves OpenAI have its newer API. Where a chat is there, nothing is asked at
+        ``url`` from here on."""
+        missing = self._upstream.missing
+        missing.add(url)
+        try:
+            await self._ask()
+        finally:
+            if self.attempt.status in NOT_THERE:
+                # It is the model that is not there.
+                missing.discard(url)
+
+    async def _open(self, answer: Answer, url: str) -> None:
         facts, deployment = self._facts, self.turn.offer.candidate.deployment
         provider = deployment.provider
         await answer.open(provider.first_token_timeout + self._sending)
         self.attempt.status = answer.status
+        if self.native == RESPONSES and answer.status in NOT_THERE:
+            await answer.__aexit__(None, None, None)
+            await self._ask_in_a_chat(url)
+            return
         if answer.status != 200:
             raw = await answer.read_all(provider.idle_timeout)
             self._spent = reported_usage(raw)
@@ -282,7 +314,10 @@ class Fetch:
     async def _plain(self, facts: Facts, raw: bytes) -> None:
         exchange, deployment = self._exchange, self.turn.offer.candidate.deployment
         try:
-            read = read_answer(facts, raw, _spoken(deployment), deployment.model)
+            if self.native:
+                read = native_answer(self.native, raw, exchange, facts)
+            else:
+                read = read_answer(facts, raw, _spoken(deployment), deployment.model)
         except answers.ErrorAnswer as answer:
             self._spent = reported_usage(raw)
             raise refused(read_reported(answer.error)) from None
@@ -292,7 +327,10 @@ class Fetch:
                 ProviderFailed(f"The provider's answer could not be used. {error}", headers=NO_RETRY),
             ) from None
         usage, body = read.usage, read.body
-        if usage is None and facts.endpoint in COUNTED_ENDPOINTS:
+        if usage is None and self.native:
+            told = [{"content": native_text(raw)}]
+            usage = await asyncio.to_thread(count_usage, facts, deployment.model, told)
+        elif usage is None and facts.endpoint in COUNTED_ENDPOINTS:
             usage, body = await counted_answer(facts, deployment.model, body)
         self._usage, self._text_tokens = usage, read.text_bytes // 4
         self._body, self._kind = body, read.content_type
@@ -323,12 +361,17 @@ class Fetch:
     async def _content(self, answer: Answer) -> None:
         """Read a stream up to its first content. One that ends without any may be whole all the same."""
         facts, deployment = self._facts, self.turn.offer.candidate.deployment
-        self._scanner = self._exchange.scanner = scanner = scanner_for(
-            _spoken(deployment),
-            wants_usage=facts.wants_usage,
-            choices=facts.choices if "n" not in self._dropped else 1,
-            model=deployment.model,
-        )
+        scanner: StreamScanner
+        if self.native:
+            scanner = native_scanner(self.native, self._exchange, facts)
+        else:
+            scanner = scanner_for(
+                _spoken(deployment),
+                wants_usage=facts.wants_usage,
+                choices=facts.choices if "n" not in self._dropped else 1,
+                model=deployment.model,
+            )
+        self._scanner = self._exchange.scanner = scanner
         patience = deployment.provider.first_token_timeout
         while not (scanner.done or self._ended):
             left = patience - (time.perf_counter() - self._began)
@@ -340,7 +383,7 @@ class Fetch:
             if self._first is None:
                 self._first = identity(events)
             self._held += events
-            if has_content(events):
+            if scanner.has_content(events):
                 self._first_token()
                 self._pulse.answered(self.attempt.visit)
                 return
@@ -368,7 +411,7 @@ class Fetch:
             headers.append((b"x-weir-dropped-params", ", ".join(self._dropped).encode()))
         if hidden := exchange.principal.hidden_headers if exchange.principal is not None else None:
             headers = [header for header in headers if header[0] not in hidden]
-        exchange.answering = True
+        exchange.answering, exchange.native = True, bool(self.native)
         if self._scanner is None and self._held:
             await self._bytes(headers, send)
             return

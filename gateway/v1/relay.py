@@ -56,7 +56,7 @@ class Relay:
                     await fetch.begin()
                     if resuming is not None:
                         resuming.went_on(fetch)
-                    elif turn.offer.candidate.group.resume and resumable(facts):
+                    elif turn.offer.candidate.group.resume and not fetch.native and resumable(facts):
                         resuming = Resumption(exchange, send)
                     await fetch.deliver(headers, resuming or send)
             except BrokenStream as cut:

@@ -114,7 +114,7 @@ class Resumption:
             bounds = ["max_tokens"]
         for name in bounds:
             body[name] = max(1, body[name] - self.carried.output)
-        return replace(facts, body=body, tells_bound=False), self.carried
+        return replace(facts, body=body, tells_bound=False, native=None), self.carried
 
     def went_on(self, fetch: Fetch) -> None:
         """``fetch`` has begun to go on. The tenant pays for one answer, so the one that broke off is wasted."""

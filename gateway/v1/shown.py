@@ -5,6 +5,7 @@ The relay knows nothing of it: it sends a chat completion, or the events of a ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from gateway.v1.translation.shape import Object, Shape
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 DROPPED_HEADER = b"x-weir-dropped-params"
+# How the relay tells an error in mid-stream; no event of a provider's that passes as it is begins so.
+_OWN_ERROR = b'data: {"error":'
+_SEQUENCE = re.compile(rb'"sequence_number"\s*:\s*(\d+)')
 Keep = Callable[[Object], Awaitable[None]]
 
 
@@ -40,6 +44,8 @@ class Shown:
         # Of a plain answer: its start, until the body is there.
         self._start: MutableMapping[str, Any] | None = None
         self._tail = b""
+        # Of a stream that passes as it is: what the client got last.
+        self._last = b""
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         """Take one ASGI message of the relay's."""
@@ -52,6 +58,8 @@ class Shown:
             await self._send(message)
         elif self._start is not None:
             await self._plain(message)
+        elif self._exchange.native:
+            await self._passed(self._shape, message)
         else:
             await self._stream(self._shape, message)
 
@@ -61,7 +69,8 @@ class Shown:
         self._shape = self._make(facts, self._exchange.request_id)
         principal = self._exchange.principal
         headers: Headers = message["headers"]
-        if principal is None or DROPPED_HEADER not in principal.hidden_headers:
+        hidden = principal.hidden_headers if principal is not None else ()
+        if not self._exchange.native and DROPPED_HEADER not in hidden:
             message["headers"] = headers = with_dropped(headers, facts.dropped)
         if any(name == b"content-type" and value.startswith(b"text/event") for name, value in headers):
             await self._send(message)
@@ -71,14 +80,36 @@ class Shown:
     async def _plain(self, message: MutableMapping[str, Any]) -> None:
         start, shape = self._start, self._shape
         assert start is not None and shape is not None  # noqa: S101, PT018  # by the caller
-        answer = shape.plain(orjson.loads(message["body"]))
-        if self._keep is not None:
+        body = message["body"]
+        if not self._exchange.native:
+            answer = shape.plain(orjson.loads(body))
+            if self._keep is not None:
+                await self._keep(answer)
+            body = orjson.dumps(answer)
+        elif self._keep is not None:
+            answer = orjson.loads(body)
             await self._keep(answer)
-        body = orjson.dumps(answer)
+            body = orjson.dumps(answer)
         start["headers"] = [(name, value) for name, value in start["headers"] if name != b"content-length"]
         start["headers"].append((b"content-length", str(len(body)).encode()))
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
+
+    async def _passed(self, shape: Shape, message: MutableMapping[str, Any]) -> None:
+        """A stream in the client's words already; only the gateway's own error event is not."""
+        body: bytes = message.get("body", b"")
+        if body.startswith(_OWN_ERROR):
+            numbers = _SEQUENCE.findall(self._last)
+            shape.begun(int(numbers[-1]) + 1 if numbers else 1)
+            body = shape.failed(orjson.loads(body.removeprefix(b"data: "))["error"])
+        elif self._exchange.whole and self._keep is not None:
+            ending, _, done = body.partition(b"\n\n")
+            name, _, data = ending.partition(b"\ndata: ")
+            ended = orjson.loads(data)
+            await self._keep(ended["response"])
+            body = name + b"\ndata: " + orjson.dumps(ended) + b"\n\n" + done
+        self._last = body or self._last
+        await self._send({**message, "body": body})
 
     async def _stream(self, shape: Shape, message: MutableMapping[str, Any]) -> None:
         events = (self._tail + message.get("body", b"")).split(b"\n\n")

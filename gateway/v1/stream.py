@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import orjson
 
@@ -60,6 +60,8 @@ class StreamScanner:
         "usage",
         "wants_usage",
     )
+    # What an event with content has in it, once for each piece.
+    content: ClassVar[re.Pattern[bytes]] = _CONTENT
 
     def __init__(self, *, wants_usage: bool, choices: int = 1) -> None:
         self.wants_usage = wants_usage
@@ -94,6 +96,16 @@ class StreamScanner:
         text = self.bytes - self.content_events * self.shortest
         return max(self.content_events, text // 4)
 
+    def has_content(self, events: bytes) -> bool:
+        """Whether any event, as the client gets it, carries text, reasoning, a refusal or a tool call."""
+        return self.content.search(events) is not None
+
+    def deltas(self) -> Iterator[dict[str, Any]]:
+        """What was kept of the content, as messages of a chat in pieces."""
+        for events in self.kept:
+            for chunk in chunks(events):
+                yield from messages_of(chunk, "delta")
+
     def feed(self, piece: bytes) -> bytes:
         """The events that ``piece`` completes, as the client gets them."""
         data = self._tail + piece if self._tail else piece
@@ -116,7 +128,7 @@ class StreamScanner:
         return _looks_whole(events) and _INTERESTING.search(events) is None
 
     def _count(self, events: bytes) -> None:
-        found = len(_CONTENT.findall(events))
+        found = len(self.content.findall(events))
         if found:
             if self.bytes < MOST_KEPT_BYTES:
                 self.kept.append(events)
@@ -251,9 +263,13 @@ def identity(events: bytes) -> dict[str, Any] | None:
     return next((chunk for chunk in chunks(events) if chunk.get("id")), None)
 
 
-def has_content(events: bytes) -> bool:
-    """Whether any event carries text, reasoning, a refusal or a tool call."""
-    return _CONTENT.search(events) is not None
+def messages_of(chunk: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """The messages of an answer's choices (``message``), or of a stream's chunk (``delta``)."""
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get(name) if isinstance(choice, dict) else None
+        if isinstance(message, dict):
+            yield message
 
 
 def error_event(error: V1Error) -> bytes:

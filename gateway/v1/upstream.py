@@ -245,6 +245,8 @@ class Upstream:
 
     def __init__(self) -> None:
         self._clients: dict[tuple[float, float], Client] = {}
+        # Addresses of APIs that providers were found not to have.
+        self.missing: set[str] = set()
 
     def post(
         self,

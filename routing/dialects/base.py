@@ -29,6 +29,8 @@ PATHS = {
     "audio.speech": "/audio/speech",
     "audio.transcriptions": "/audio/transcriptions",
     "audio.translations": "/audio/translations",
+    "responses": "/responses",
+    "messages": "/messages",
 }
 
 
@@ -51,6 +53,8 @@ class Dialect:
     clean: ClassVar[bool] = True
     # Whether there is nothing but the endpoints of ``WORDED``, since the API is the provider's own.
     own_api: ClassVar[bool] = False
+    # APIs beside chat that the provider speaks itself, by the names of ``PATHS``.
+    natively: ClassVar[frozenset[str]] = frozenset()
     # How to have a text of the assistant continued; None: it is not known to be.
     prefill: ClassVar[Prefill | None] = None
 

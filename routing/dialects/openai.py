@@ -15,9 +15,14 @@ from routing.table import DeploymentSpec
 _REASONS = re.compile(r"(?:o\d|gpt-[5-9])(?:[-.]|$)")
 
 
+def reasons(model: str) -> bool:
+    """Whether it is a model that thinks before it answers."""
+    return _REASONS.match(model) is not None
+
+
 def rename_bound(deployment: DeploymentSpec, body: dict[str, Any]) -> None:
     """``max_tokens`` by its newer name, for models that know only that."""
-    if "max_tokens" in body and _REASONS.match(deployment.model):
+    if "max_tokens" in body and reasons(deployment.model):
         old = body.pop("max_tokens")
         if body.get("max_completion_tokens") is None:
             body["max_completion_tokens"] = old
@@ -25,6 +30,8 @@ def rename_bound(deployment: DeploymentSpec, body: dict[str, Any]) -> None:
 
 class OpenAI(Dialect):
     """The dialect itself."""
+
+    natively = frozenset({"responses"})
 
     def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
         """See Dialect."""

@@ -26,15 +26,18 @@ class Recording:
     linger: float = 0
     # What is played from the second time on; empty: the same.
     again: bytes = b""
+    # The end of a path that is not there; empty: every path is.
+    missing: str = ""
 
 
 @dataclass
 class Player:
-    """A running player. ``asked`` has the last request body for each recording."""
+    """A running player. ``asked`` has the last request body for each recording, ``paths`` its address."""
 
     url: str
     recordings: dict[str, Recording]
     asked: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
 
     def base_url(self, name: str) -> str:
         """The base URL of a provider that plays the recording ``name``."""
@@ -54,7 +57,11 @@ def running_player(recordings: dict[str, Recording]) -> Iterator[Player]:
             recording = player.recordings[name]
             raw = recording.again or recording.raw if name in player.asked else recording.raw
             player.asked[name] = json.loads(body)
-            self.send_response(recording.status)
+            player.paths[name] = self.path
+            status = recording.status
+            if recording.missing and self.path.endswith(recording.missing):
+                status, raw = 404, b'{"detail":"Not Found"}'
+            self.send_response(status)
             if recording.content_type:
                 self.send_header("content-type", recording.content_type)
             self.send_header("transfer-encoding", "chunked")

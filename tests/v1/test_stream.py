@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.v1.stream import DONE, StreamScanner, has_content, identity
+from gateway.v1.stream import DONE, StreamScanner, identity
 
 
 def event(end: str = "\n\n", **chunk: Any) -> bytes:
@@ -177,6 +177,7 @@ def test_an_event_without_end_is_given_up_at_its_bound() -> None:
 
 
 def test_only_text_reasoning_and_tool_calls_are_content() -> None:
+    has_content = StreamScanner(wants_usage=False).has_content
     assert not has_content(ROLE)
     assert has_content(HELLO)
     assert has_content(event(choices=[{"delta": {"tool_calls": [{"index": 0, "id": "a"}]}}]))

@@ -105,6 +105,9 @@ class Completion:
         """See Shape."""
         return b"data: [DONE]\n\n"
 
+    def begun(self, sequence: int) -> None:
+        """See Shape. No provider's own completions are passed on."""
+
     def failed(self, error: Object) -> bytes:
         """See Shape."""
         return b"data: " + orjson.dumps({"error": error}) + b"\n\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from gateway.v1.errors import InvalidRequest
 from gateway.v1.facts import Facts, chat_facts_of, decode, whole, wrong_type
+from gateway.v1.translation import thoughts
 from gateway.v1.translation.message_blocks import messages_of, text_of
 from gateway.v1.translation.shape import Object
 
@@ -15,6 +17,8 @@ _REFUSED: Final = ("mcp_servers", "container", "context_management")
 _UNHEARD: Final = ("top_k", "inference_geo", "speed")
 # Thinking budgets, in tokens, below which the effort is called so.
 _EFFORTS: Final = ((4_096, "low"), (16_384, "medium"))
+# Ids of calls that Anthropic takes back.
+_CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]+")
 # Efforts that chats know; Anthropic has more.
 _MOST_EFFORT: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
 
@@ -29,14 +33,35 @@ def message_facts(raw: bytes, end_user_header: str) -> Facts:
             "max_tokens: Field required", param="max_tokens", code="missing_required_parameter"
         )
     body["max_tokens"] = bound
-    return chat_facts_of(body, len(raw), end_user_header, asked=asked, dropped=tuple(dropped))
+    facts = chat_facts_of(body, len(raw), end_user_header, asked=asked, dropped=tuple(dropped))
+    facts.native = asked if own_words(asked) else None
+    return facts
 
 
 def counted_facts(raw: bytes, end_user_header: str) -> Facts:
     """Facts of a ``/v1/messages/count_tokens`` body, which has no bound of an answer."""
     asked = decode(raw)
     body, _ = _chat(asked)
-    return chat_facts_of(body, len(raw), end_user_header, asked=asked)
+    facts = chat_facts_of(body, len(raw), end_user_header, asked=asked)
+    facts.native = asked if own_words(asked) else None
+    return facts
+
+
+def own_words(asked: Object) -> bool:
+    """Whether Anthropic itself could have led the conversation. It refuses thinking of others, which has no
+    signature of its own, and ids of calls that it would not have given."""
+    for message in asked["messages"]:
+        content = message["content"]
+        for block in content if isinstance(content, list) else ():
+            kind = block.get("type")
+            if kind in ("thinking", "redacted_thinking"):
+                sealed = block.get("signature" if kind == "thinking" else "data")
+                if not isinstance(sealed, str) or not sealed or thoughts.packed_here(sealed):
+                    return False
+            call_id = block.get("id") if kind == "tool_use" else block.get("tool_use_id")
+            if call_id is not None and not _CALL_ID.fullmatch(str(call_id)):
+                return False
+    return True
 
 
 def _chat(asked: Object) -> tuple[Object, list[str]]:

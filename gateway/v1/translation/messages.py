@@ -72,6 +72,10 @@ class Message:
         ended = {"type": "message_delta", "delta": delta, "usage": _usage(usage)}
         return closed + event("message_delta", ended) + event("message_stop", {"type": "message_stop"})
 
+    def begun(self, sequence: int) -> None:  # noqa: ARG002  # events have no numbers
+        """See Shape."""
+        self._begun = True
+
     def failed(self, error: Object) -> bytes:
         """See Shape."""
         kind = "overloaded_error" if error.get("code") == "provider_overloaded" else "api_error"

@@ -9,6 +9,7 @@ import orjson
 
 from gateway.v1.errors import InvalidRequest
 from gateway.v1.facts import Facts, chat_facts_of, decode, wrong_type
+from gateway.v1.translation import thoughts
 from gateway.v1.translation.response_items import messages_of, normal_items
 from gateway.v1.translation.shape import Object
 
@@ -56,7 +57,8 @@ def response_facts(raw: bytes, end_user_header: str, earlier: Sequence[Object] |
     if not isinstance(instructions, str | None):
         raise wrong_type("instructions", "a string", instructions)
     told = [{"role": "system", "content": instructions}] if instructions else []
-    body["messages"] = [*told, *messages_of([*(earlier or ()), *normal_items(asked)])]
+    items = [*(earlier or ()), *normal_items(asked)]
+    body["messages"] = [*told, *messages_of(items)]
     dropped: list[str] = []
     if asked.get("max_output_tokens") is not None:
         body["max_tokens"] = _bound(asked["max_output_tokens"])
@@ -70,7 +72,22 @@ def response_facts(raw: bytes, end_user_header: str, earlier: Sequence[Object] |
         dropped.append("max_tool_calls")
     # The earlier items are not in what the client sent, but they are in what a provider reads.
     size = len(orjson.dumps(body)) if earlier else len(raw)
-    return chat_facts_of(body, size, end_user_header, asked=asked, dropped=tuple(dropped))
+    facts = chat_facts_of(body, size, end_user_header, asked=asked, dropped=tuple(dropped))
+    facts.native = {**asked, "input": _resent(items)}
+    return facts
+
+
+def _resent(items: Sequence[Object]) -> list[Object]:
+    """The items as OpenAI takes them where it keeps none: without the ids by which it would look them up, and
+    without thinking that it cannot read."""
+    kept = []
+    for item in items:
+        if item["type"] == "reasoning":
+            sealed = item.get("encrypted_content")
+            if not isinstance(sealed, str) or thoughts.packed_here(sealed):
+                continue
+        kept.append({name: value for name, value in item.items() if name != "id"})
+    return kept
 
 
 def _bound(value: object) -> int:

@@ -82,6 +82,10 @@ class Response:
         assert final is not None  # noqa: S101  # final() gives it
         return self._late + self._event(f"response.{final['status']}", response=final) + b"data: [DONE]\n\n"
 
+    def begun(self, sequence: int) -> None:
+        """See Shape."""
+        self._sequence = sequence
+
     def failed(self, error: Object) -> bytes:
         """See Shape. The error event holds the error both flat, as the API describes it, and inside, as
         the Python SDK raises on it."""

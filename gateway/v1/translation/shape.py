@@ -28,6 +28,10 @@ class Shape(Protocol):
         """What ends a stream that came to its end."""
         ...
 
+    def begun(self, sequence: int) -> None:
+        """A stream that passed without it has come to its event number ``sequence``."""
+        ...
+
     def failed(self, error: Object) -> bytes:
         """What ends a stream that broke. ``error`` is the inner object of an OpenAI error. Nothing that
         reads like a good end may be among it."""

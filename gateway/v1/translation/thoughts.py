@@ -47,6 +47,11 @@ def packed(details: Sequence[Object]) -> str:
     return _MARK + base64.urlsafe_b64encode(orjson.dumps(details)).decode()
 
 
+def packed_here(text: str) -> bool:
+    """Whether it is such a string, which no provider can read."""
+    return text.startswith(_MARK)
+
+
 def unpacked(text: object) -> list[Object]:
     """The entries of such a string; none where it is not one of ours."""
     if not isinstance(text, str) or not text.startswith(_MARK):
@@ -90,6 +95,6 @@ def details_of(block: dict[str, Any]) -> list[Object]:
             if entry.get("type") == TEXT:
                 entry["text"] = text
         return found
-    if not signature or not isinstance(signature, str):
+    if not signature or not isinstance(signature, str) or packed_here(signature):
         return []
     return [{"type": TEXT, "text": text, "signature": signature, "format": ANTHROPIC}]

@@ -25,6 +25,7 @@ class Anthropic(Repaired):
     """Chat completions become messages, and messages become chat completions."""
 
     own_api = True
+    natively = frozenset({"messages"})
     # Newer models refuse it with a 400.
     prefill = Prefill()
 
