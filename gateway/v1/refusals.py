@@ -210,9 +210,9 @@ def _error(reason: str, headers: Mapping[str, str], body: ErrorBody) -> V1Error:
                 "The provider is overloaded.", code="provider_overloaded", headers=_advice(headers, body)
             )
         case "timeout":
-            return ProviderTimeout("The provider timed out.")
+            return ProviderTimeout("The provider timed out.", headers=_advice(headers, body))
         case "failed":
-            return ProviderFailed("The provider failed to answer.")
+            return ProviderFailed("The provider failed to answer.", headers=_advice(headers, body))
         case _:
             return ProviderFailed(_OPERATORS[reason], headers=NO_RETRY)
 
