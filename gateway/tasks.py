@@ -15,6 +15,7 @@ from gateway.models import StoredResponse
 from gateway.notifications import occasions, sending
 from gateway.probes import probe_due
 from gateway.v1.worker import database_dsn
+from tenants.services import visits
 
 # Rows deleted in one statement.
 BATCH = 5_000
@@ -29,6 +30,12 @@ def delete_expired_responses() -> None:
         StoredResponse.objects.filter(pk__in=ids).delete()
         if len(ids) < BATCH:
             return
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def close_visits() -> None:
+    """Write into the tenants' logs which operators' visits ran out; they were over already."""
+    visits.close_visits(datetime.now(UTC))
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.utils import timezone
 from django_scopes import scope, scopes_disabled
 
-from tenants.models import Membership, Organization, Team, TeamMembership, User
+from tenants.models import Membership, Organization, Team, TeamMembership, User, Visit
 from tenants.permissions import ROLE_PERMISSIONS, Permission, Role, allows
 
 
@@ -18,6 +19,8 @@ class TenantAccess:
     membership: Membership
     # Role by team id.
     team_roles: dict[int, Role]
+    # The visit by which an operator is here, who is no member and may change nothing.
+    visit: Visit | None = None
 
     @property
     def role(self) -> Role:
@@ -42,7 +45,10 @@ class TenantAccess:
 
 
 def tenant_access(user: User, slug: str) -> TenantAccess | None:
-    """What ``user`` may do in the organization ``slug``; None if it is not theirs or does not exist."""
+    """What ``user`` may do in the organization ``slug``; None if it is not theirs or does not exist.
+
+    To an operator with an open visit it is theirs too, as a viewer's.
+    """
     with scopes_disabled():
         membership = (
             Membership.objects.select_related("organization")
@@ -50,10 +56,27 @@ def tenant_access(user: User, slug: str) -> TenantAccess | None:
             .first()
         )
     if membership is None:
-        return None
+        return _visitor_access(user, slug)
     with scope(organization=membership.organization):
         roles = {row.team_id: Role(row.role) for row in TeamMembership.objects.filter(membership=membership)}
     return TenantAccess(membership.organization, membership, roles)
+
+
+def _visitor_access(user: User, slug: str) -> TenantAccess | None:
+    if not user.is_staff:
+        return None
+    with scopes_disabled():
+        visit = (
+            Visit.objects.select_related("organization", "operator")
+            .filter(operator=user, organization__slug=slug, organization__suspended_at__isnull=True)
+            .filter(ended_at__isnull=True, ends_at__gt=timezone.now())
+            .first()
+        )
+    if visit is None:
+        return None
+    # Stands for a member of whom nothing is: no row has this id, and none is empty where it is looked for.
+    nobody = Membership(pk=0, organization=visit.organization, user=user, role=Role.VIEWER.value)
+    return TenantAccess(visit.organization, nobody, {}, visit)
 
 
 def organizations_of(user: User) -> list[Organization]:

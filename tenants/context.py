@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 
 def organization(request: HttpRequest) -> dict[str, Any]:
-    """``organization``, ``membership`` and ``may`` (a set of permission names), where there is a tenant."""
+    """``organization``, ``membership``, ``may`` (a set of permission names) and ``visit``, in a tenant."""
     access = getattr(request, "tenant", None)
     if access is None:
         return {}
@@ -16,4 +16,5 @@ def organization(request: HttpRequest) -> dict[str, Any]:
         "organization": access.organization,
         "membership": access.membership,
         "may": {permission.name.lower() for permission in access.permissions},
+        "visit": access.visit,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import Resolver404, resolve
 from django_scopes import scope, scopes_disabled
@@ -16,7 +17,8 @@ from tenants.models import User
 class TenantScope:
     """Enters ``scope(organization=...)`` for every address with an ``organization`` in it.
 
-    The person must be a member, or the address does not exist (404). Elsewhere no scope is active
+    The person must be a member, or the address does not exist (404); an operator on a visit may only
+    read (403). Elsewhere no scope is active
     and a query for a tenant's rows raises, but in Django's admin, which is for operators only.
     A view that streams must enter the scope again inside its generator.
     """
@@ -44,6 +46,8 @@ class TenantScope:
         access = tenant_access(request.user, slug)
         if access is None:
             raise Http404
+        if access.visit is not None and request.method not in ("GET", "HEAD", "OPTIONS"):
+            raise PermissionDenied
         request.tenant = access  # type: ignore[attr-defined]
         with scope(organization=access.organization):
             return self.get_response(request)

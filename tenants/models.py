@@ -205,6 +205,32 @@ class Invitation(models.Model):
         return self.email
 
 
+class Visit(models.Model):
+    """The time in which an operator, who is no member, may read an organization's pages as a viewer."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="visits")
+    operator = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    reason = models.CharField(max_length=200)
+    started_at = models.DateTimeField()
+    # It is over then, whether or not anybody ended it.
+    ends_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects: ClassVar[models.Manager[Visit]] = owned_by("organization")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["operator", "organization"],
+                condition=models.Q(ended_at__isnull=True),
+                name="one_visit_at_a_time",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.operator)
+
+
 class ApiKey(models.Model):
     """A key for ``/v1``. Only a keyed digest of the secret is stored."""
 

@@ -26,6 +26,7 @@ KINDS = {
     "membership": "Member",
     "ledgertransaction": "Posting",
     "modelgroup": "Model group",
+    "visit": "Operator's visit",
 }
 
 

@@ -16,8 +16,10 @@ from django.views.decorators.http import require_POST
 
 from billing.models import AccountBalance, Budget, LedgerEntry
 from billing.models.ledger import CUSTOMER_ACCOUNTS
+from gateway.operators import visits
 from gateway.operators.access import OperatorRequest, operators_only
-from tenants.models import ApiKey, AuditEntry, Membership, Organization, Plan, Team
+from tenants.access import tenant_access
+from tenants.models import ApiKey, AuditEntry, Membership, Organization, Plan, Team, User
 from tenants.services.organizations import resume_organization, suspend_organization
 
 PAGE = 50
@@ -151,6 +153,16 @@ def _counts(organization: Organization) -> dict[str, Any]:
     }
 
 
+def _way_in(user: User, organization: Organization) -> dict[str, Any]:
+    """The open visit of ``user``, whether they get into the tenant's pages, and whether a visit would help."""
+    access = tenant_access(user, organization.slug)
+    return {
+        "open_visit": access.visit if access is not None else None,
+        "may_enter": access is not None,
+        "may_visit": access is None and organization.suspended_at is None,
+    }
+
+
 @operators_only
 def tenant(request: OperatorRequest, slug: str) -> HttpResponse:
     """``/operator/tenants/<slug>/``: one tenant, and what suspending it would do."""
@@ -165,6 +177,8 @@ def tenant(request: OperatorRequest, slug: str) -> HttpResponse:
             "row": row,
             "month": month_start(now),
             "counts": _counts(organization),
+            **_way_in(request.user, organization),
+            "lengths": visits.MINUTES,
             "owners": Membership.objects.filter(organization=organization, role="owner").select_related(
                 "user"
             )[:20],

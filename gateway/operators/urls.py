@@ -12,6 +12,7 @@ from gateway.operators import (
     providers,
     reconcile,
     tenants,
+    visits,
     work,
 )
 
@@ -21,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", tenants.tenants, name="tenants"),
     path("tenants/<slug:slug>/", tenants.tenant, name="tenant"),
     path("tenants/<slug:slug>/standing/", tenants.standing, name="tenant_standing"),
+    path("tenants/<slug:slug>/visit/", visits.visit, name="tenant_visit"),
     path("health/", health.health, name="health"),
     path("margin/", margin.margin, name="margin"),
     path("providers/", providers.providers, name="providers"),

@@ -115,6 +115,7 @@ READS: dict[str, tuple[int, ...]] = {
     "operator:tenants": NOBODY,
     "operator:tenant": NOBODY,
     "operator:tenant_standing": NOBODY,
+    "operator:tenant_visit": NOBODY,
     "operator:health": NOBODY,
     "operator:margin": NOBODY,
     "operator:providers": NOBODY,
@@ -548,3 +549,36 @@ def test_an_operator_who_is_no_member_does_not_get_in(world: World, name: str) -
     operator.is_staff = operator.is_superuser = True
     operator.save(update_fields=["is_staff", "is_superuser"])
     assert world.client("outsider").get(world.address(name)).status_code == 404
+
+
+def visitor(world: World) -> Client:
+    """The browser of an operator who is no member, on a visit to acme."""
+    operator = world.outsider.user
+    operator.is_staff = operator.is_superuser = True
+    operator.save(update_fields=["is_staff", "is_superuser"])
+    client = world.client("outsider")
+    address = reverse("operator:tenant_visit", args=["acme"])
+    started = client.post(address, {"do": "start", "reason": "ticket 1", "minutes": "15"})
+    assert started.status_code == 302
+    return client
+
+
+def test_a_visiting_operator_reads_what_a_viewer_reads(world: World) -> None:
+    client, before = visitor(world), contents()
+    viewer = ROLES.index("viewer")
+    for name in sorted(set(READS) - WITHOUT_TENANT):
+        response = read_whole(client.get(world.address(name)))
+        assert response.status_code == READS[name][viewer], name
+        if response.status_code == 200 and response.headers["Content-Type"].startswith("text/html"):
+            assert "is visiting" in response.content.decode(), name
+    assert contents() == before
+
+
+def test_a_visiting_operator_writes_nothing(world: World) -> None:
+    client, before = visitor(world), contents()
+    for write in WRITES:
+        data = {word: world.filled(value) for word, value in write.data.items()}
+        address = world.address(f"console:{write.name}", **write.kwargs)
+        for method in (client.post, client.put, client.patch, client.delete):
+            assert method(address, data).status_code == 403, write
+    assert contents() == before

@@ -205,6 +205,16 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
         yield Shot(f"area-{name}", url, sample.operator)
         yield Shot(f"area-{name}-dark", url, sample.operator, dark=True)
         yield Shot(f"area-{name}-narrow", url, sample.operator, narrow=True)
+    # Last of the area, since the visit stays open.
+    begin = (("[name=reason]", "Ticket 4711: they cannot see their spend"),)
+    submit = "button[value=start]"
+    yield Shot("area-visit", area["tenant"], sample.operator, fill=begin, submit=submit)
+    for name, page in (("visit", "overview"), ("visit-keys", "keys")):
+        url = reverse(f"console:{page}", args=[sample.acme.slug])
+        yield Shot(name, url, sample.operator)
+        yield Shot(f"{name}-dark", url, sample.operator, dark=True)
+        yield Shot(f"{name}-narrow", url, sample.operator, narrow=True)
+    yield Shot("area-tenant-visited", area["tenant"], sample.operator)
     yield Shot("operator", reverse("admin:index"), sample.operator)
     yield Shot("operator-provider", reverse("admin:routing_provider_add"), sample.operator)
     yield Shot("operator-organization", reverse("admin:tenants_organization_add"), sample.operator)
