@@ -202,6 +202,8 @@ class Rates:
 
     def during(self, moment: datetime) -> Rates:
         """The rates for a request that began at ``moment``."""
+        if not self.peaks:
+            return self
         for peak, rates in zip(self.peaks, self._at_peak, strict=True):
             if peak.covers(moment):
                 return rates
@@ -292,6 +294,8 @@ class Rates:
     ) -> Decimal:
         """US dollars, exact, if all of the input and output falls into its dearest class, and the prompt
         into the dearest tier that it can reach. ``units`` bounds what is counted one by one."""
+        if self._plain and not units:
+            return _fma(self._dearest_output, output_tokens, _multiply(self._dearest_input, input_tokens))
         dearest = self._most(input_tokens, output_tokens, units)
         for above, rates in self.tiers:
             if input_tokens > above:

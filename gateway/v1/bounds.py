@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from billing.pricing import worst_case
+from billing.pricing import Rates, worst_case
 from gateway.v1.exchange import Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
+from routing.table import DeploymentSpec
 
 # An answer that is cut shorter than this, in tokens, is of no use to anyone.
 LEAST_OUTPUT_TOKENS = 16
@@ -17,10 +18,17 @@ BOUND_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 def most(facts: Facts, offer: Offer, markup: Decimal) -> Decimal:
     """US dollars this request can cost at most there."""
+    return most_at(facts, offer.candidate.deployment, offer.cost_rates, offer.price_rates, markup)
+
+
+def most_at(
+    facts: Facts, deployment: DeploymentSpec, cost_rates: Rates, price_rates: Rates | None, markup: Decimal
+) -> Decimal:
+    """US dollars this request can cost at most at a deployment, by these rates."""
     output = facts.output_bound
     if output is None:
-        output = _own_bound(offer) * facts.choices
-    return worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup, facts.units)
+        output = (deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS) * facts.choices
+    return worst_case(facts.input_bound, output, cost_rates, price_rates, markup, facts.units)
 
 
 def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decimal) -> int | None:

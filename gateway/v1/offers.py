@@ -7,8 +7,9 @@ from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING
 
+from billing.pricing import Rates
 from gateway.v1.affinity import LEAST_TOKENS, conversation_of, keep
-from gateway.v1.bounds import most
+from gateway.v1.bounds import most_at
 from gateway.v1.errors import InvalidRequest, NotAllowed, NotFound, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
@@ -174,28 +175,38 @@ def _signals(worker: Worker, exchange: Exchange) -> Signals:
     facts, principal = exchange.facts, exchange.principal
     assert facts is not None and principal is not None  # noqa: S101, PT018  # read before routing
     tokens, output = facts.input_tokens, facts.output_bound or DEFAULT_OUTPUT_TOKENS
-    costs, at, endpoint, classes = worker.rates.costs, exchange.started_at, exchange.endpoint, facts.classes
+    rates, organization, markup, at = (
+        worker.rates,
+        principal.organization_id,
+        principal.markup,
+        exchange.started_at,
+    )
+    in_force, units = rates.in_force(at), facts.units
+    asked, served = in_force.rates, in_force.priced(exchange.endpoint, facts.classes)
 
     def priced(deployment: DeploymentSpec) -> bool:
-        history = costs.get(deployment.id)
-        rates = history.at(at) if history is not None else None
-        return rates is not None and rates.priced_for(endpoint, classes)
+        return deployment.id in served
 
     def cost(deployment: DeploymentSpec) -> Decimal | None:
-        history = costs.get(deployment.id)
-        rates = history.at(at) if history is not None else None
-        if rates is None or not rates.priced_for(endpoint, classes):
+        if deployment.id not in served:
             return None
-        return rates.most(tokens, output, facts.units)
+        return asked[deployment.id].during(at).most(tokens, output, units)
+
+    prices: dict[int, Rates | None] = {}
+    known: dict[tuple[int, int | None], Decimal] = {}
 
     def charge(group: GroupSpec, deployment: DeploymentSpec) -> Decimal | None:
-        rates, price = (
-            worker.rates.cost(deployment.id, at),
-            worker.rates.price(group.id, principal.organization_id, at),
-        )
-        if rates is None or not rates.priced_for(endpoint, classes):
-            return None
-        return most(facts, Offer(Candidate(group, deployment), rates, price), principal.markup)
+        # It is only asked of deployments that have a price of their own.
+        if group.id not in prices:
+            prices[group.id] = rates.price(group.id, organization, at)
+        price = prices[group.id]
+        if price is None:
+            return most_at(facts, deployment, asked[deployment.id].during(at), None, markup)
+        # Whoever answers, the group's price holds; only the bound of an answer may differ.
+        key = group.id, deployment.max_output_tokens
+        if key not in known:
+            known[key] = most_at(facts, deployment, price, price, markup)
+        return known[key]
 
     pulse = worker.pulse
     # Positional, since this is made for each request.

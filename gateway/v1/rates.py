@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, Connection
@@ -44,6 +44,35 @@ class History:
         return rates if rates.input is not None or rates.priced else None
 
 
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class InForce:
+    """What providers ask from one change of a price, ``since``, to the next, ``until``.
+
+    Routing looks at every deployment of a group for every request, so this is worked out once.
+    """
+
+    __slots__ = ("_priced", "rates", "since", "until")
+
+    def __init__(self, costs: Mapping[int, History], moment: datetime) -> None:
+        changes = [change for history in costs.values() for change in history.since]
+        self.since = max((change for change in changes if change <= moment), default=_EARLIEST)
+        self.until = min((change for change in changes if change > moment), default=_LATEST)
+        # By deployment id, with their peak hours.
+        self.rates = {of: rates for of, history in costs.items() if (rates := history.listed(moment))}
+        self._priced: dict[tuple[str, Collection[str]], frozenset[int]] = {}
+
+    def priced(self, endpoint: str, classes: frozenset[str]) -> frozenset[int]:
+        """The ids of the deployments that are priced for all that a request uses."""
+        key = endpoint, classes
+        if key not in self._priced:
+            self._priced[key] = frozenset(
+                of for of, rates in self.rates.items() if rates.priced_for(endpoint, classes)
+            )
+        return self._priced[key]
+
+
 @dataclass(frozen=True, slots=True)
 class RateBook:
     """Price histories by deployment id (what providers ask), by group id (what tenants pay), and by
@@ -52,6 +81,15 @@ class RateBook:
     costs: Mapping[int, History]
     prices: Mapping[int, History]
     own: Mapping[tuple[int, int], History]
+    # What was in force when last asked.
+    _newest: list[InForce] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def in_force(self, at: datetime) -> InForce:
+        """What providers ask at a moment."""
+        if self._newest and self._newest[0].since <= at < self._newest[0].until:
+            return self._newest[0]
+        self._newest[:] = [InForce(self.costs, at)]
+        return self._newest[0]
 
     def cost(self, deployment_id: int, at: datetime) -> Rates | None:
         """What the deployment's provider asks; None: unpriced."""
