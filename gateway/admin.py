@@ -376,6 +376,7 @@ class OrganizationAdmin(Served):
         "model_groups",
         "regions",
         "hidden_headers",
+        "cors_origins",
     )
     TERMS: ClassVar[tuple[str, ...]] = ("billing", "credit_limit")
     form = OrganizationForm

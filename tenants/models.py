@@ -22,6 +22,12 @@ slug_validator = RegexValidator(
     "Use 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end.",
 )
 
+# As browsers send an origin (RFC 6454, section 6.2): lower case, no path, no port that goes without saying.
+origin_validator = RegexValidator(
+    r"^(?!http://[^/]*:80\Z|https://[^/]*:443\Z)https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:[0-9]{1,5})?\Z",
+    "Write an origin as browsers do, such as https://app.example.com or http://localhost:3000: lower case, "
+    "no path, no slash at the end, no port 80 or 443.",
+)
 # Headers that tell a caller how its request was served.
 HIDEABLE_HEADERS = ("x-request-id", "x-weir-attempts", "x-weir-deployment", "x-weir-dropped-params")
 
@@ -120,6 +126,13 @@ class Organization(models.Model):
     # Response headers of /v1 that its callers do not get, of HIDEABLE_HEADERS.
     hidden_headers = ArrayField(
         models.CharField(max_length=40, choices=header_choices), default=list, db_default=[], blank=True
+    )
+    # Pages of these origins may ask /v1 from a browser and read the answers.
+    cors_origins = ArrayField(
+        models.CharField(max_length=255, validators=[origin_validator]),
+        default=list,
+        db_default=[],
+        blank=True,
     )
     suspended_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -107,3 +109,17 @@ def stack(
     yield running
     with committing(django_db_blocker, COPIES["stack"]):
         processes.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is. Without one the tests are skipped, or fail if WEIR_REQUIRE_BROWSER is 1."""
+    # A command of Django's, so it waits for Django.
+    from gateway.management.commands.shots import CHROMIUM
+
+    if Path(CHROMIUM).exists():
+        return CHROMIUM
+    words = f"There is no Chromium at {CHROMIUM}."
+    if os.environ.get("WEIR_REQUIRE_BROWSER") == "1":
+        pytest.fail(words)
+    pytest.skip(words)

@@ -238,6 +238,7 @@ def _organization(organization: Organization) -> dict[str, Any]:
             store_responses=organization.store_responses or None,
             regions=organization.regions,
             hidden_headers=organization.hidden_headers,
+            cors_origins=organization.cors_origins,
             currency=organization.currency if organization.currency != "USD" else None,
             prices=_own_prices(organization),
         )

@@ -18,7 +18,7 @@ from routing.kinds import KINDS
 from routing.links import one_of
 from routing.models import name_validator, region_validator
 from routing.strategies import STRATEGIES
-from tenants.models import HIDEABLE_HEADERS, slug_validator
+from tenants.models import HIDEABLE_HEADERS, origin_validator, slug_validator
 from tenants.permissions import ORGANIZATION_ROLES, TEAM_ROLES
 from tenants.services.keys import networks
 
@@ -66,6 +66,14 @@ def _region(value: str) -> str:
 def _slug(value: str) -> str:
     try:
         slug_validator(value)
+    except ValidationError as error:
+        raise ValueError(error.messages[0]) from None
+    return value
+
+
+def _origin(value: str) -> str:
+    try:
+        origin_validator(value)
     except ValidationError as error:
         raise ValueError(error.messages[0]) from None
     return value
@@ -144,6 +152,7 @@ KindName = Annotated[str, one_of(*KINDS)]
 Strategy = Annotated[str, one_of(*STRATEGIES)]
 StructuredOutput = Annotated[str, one_of(*STRUCTURED_OUTPUT)]
 UnsupportedParams = Annotated[str, one_of(*UNSUPPORTED_PARAMS)]
+Origin = Annotated[str, Field(max_length=255), AfterValidator(_origin)]
 HideableHeader = Annotated[str, one_of(*HIDEABLE_HEADERS)]
 OrganizationRole = Annotated[str, one_of(*(role.value for role in ORGANIZATION_ROLES))]
 TeamRole = Annotated[str, one_of(*(role.value for role in TEAM_ROLES))]

@@ -27,6 +27,7 @@ from gateway.configuration.scalars import (
     Moment,
     Network,
     OrganizationRole,
+    Origin,
     Position,
     Region,
     Seconds,
@@ -289,6 +290,7 @@ class OrganizationBlock(Block):
     model_groups: list[str] | None = None
     regions: Regions | None = None
     hidden_headers: list[HideableHeader] = []
+    cors_origins: list[Origin] = []
     quotas: QuotasBlock = QuotasBlock()
     end_user_quotas: QuotasBlock = QuotasBlock()
     users: list[UserBlock] = []

@@ -121,6 +121,7 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
         "model_groups": block.model_groups,
         "regions": block.regions,
         "hidden_headers": block.hidden_headers,
+        "cors_origins": block.cors_origins,
     }
     terms = {"billing": block.billing, "credit_limit": block.credit_limit}
     organization = Organization.objects.filter(slug=block.slug).select_related("plan").first()

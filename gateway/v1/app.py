@@ -15,6 +15,7 @@ from django.conf import settings
 from gateway.draining import Draining
 from gateway.v1.admission import Grant
 from gateway.v1.capacity import Hold
+from gateway.v1.cors import preflight, readable
 from gateway.v1.endpoints import ENDPOINTS, Endpoint, errors_of
 from gateway.v1.error_shapes import ANTHROPIC, ErrorShape
 from gateway.v1.errors import (
@@ -66,6 +67,8 @@ class Call:
     errors: ErrorShape
     headers: dict[bytes, bytes] = field(init=False)
     base: Headers = field(init=False)
+    # The request's id, unless it is hidden from the caller.
+    told_id: str | None = field(init=False)
     grants: list[Grant] = field(default_factory=list)
     # What is sent, where the client may ask for it again.
     recorder: Recorder | None = None
@@ -73,7 +76,8 @@ class Call:
 
     def __post_init__(self) -> None:
         self.headers = dict(self.scope["headers"])
-        request_id = self.exchange.request_id.encode()
+        self.told_id = self.exchange.request_id
+        request_id = self.told_id.encode()
         self.base = [(b"x-request-id", request_id)]
         if self.errors is ANTHROPIC:
             # Where Anthropic's SDKs look.
@@ -159,13 +163,20 @@ class App:
         found = None
         if call.endpoint is None and (found := resource_at(path)) is None:
             raise no_address(method, path)
+        allowed = ("POST",) if found is None else tuple(found[0].methods)
+        if method == "OPTIONS" and (given := preflight(call.headers, worker.origins, allowed)):
+            await call.send({"type": "http.response.start", "status": 204, "headers": [*call.base, *given]})
+            await call.send({"type": "http.response.body", "body": b""})
+            return
         client = call.scope.get("client")
         call.exchange.principal = await worker.principals.authenticate(
             call.authorization, client[0] if client else ""
         )
         if b"x-request-id" in call.exchange.principal.hidden_headers:
             call.base.clear()
-        allowed = ("POST",) if found is None else tuple(found[0].methods)
+            call.told_id = None
+        if call.exchange.principal.cors_origins:
+            call.base += readable(call.headers, call.exchange.principal)
         if method not in allowed:
             raise MethodNotAllowed(
                 f"Not allowed to {method} on {printable(path)}. Use {' or '.join(allowed)}.",
@@ -338,8 +349,7 @@ class App:
         if answering:
             await call.send({"type": "http.response.body", "body": error_event(error)})
             return
-        # Where the header is hidden, the id is too.
-        body = call.errors.body(error, exchange.request_id if call.base else None)
+        body = call.errors.body(error, call.told_id)
         await _answer(call.send, status, [*call.base, *JSON_HEADERS, *error.headers], body)
 
 

@@ -38,7 +38,12 @@ HELD_SECONDS: Final = 60
 # Redis answers within this many seconds, or is away.
 PATIENCE_SECONDS: Final = 2.0
 # Headers of the answer that belong to one request and not to what was answered.
-_OWN: Final = frozenset({b"x-request-id", b"request-id", b"content-length"})
+_OWN: Final = frozenset(
+    {
+        *(b"x-request-id", b"request-id", b"content-length", b"vary"),
+        *(b"access-control-allow-origin", b"access-control-expose-headers"),
+    }
+)
 # What a key in Redis holds: these, the digest of the request, and the rest.
 _RUNNING, _KEPT, _TOO_LARGE = b"r", b"k", b"t"
 _DIGEST_BYTES: Final = 32

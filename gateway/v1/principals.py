@@ -65,6 +65,8 @@ class Principal:
     regions: frozenset[str] | None = None
     # Response headers that this caller does not get.
     hidden_headers: frozenset[bytes] = frozenset()
+    # Origins of the pages that may read answers in a browser.
+    cors_origins: frozenset[bytes] = frozenset()
 
     def may_see(self, group: str) -> bool:
         """Whether the model group exists for this caller's organization."""
@@ -158,7 +160,7 @@ _KEY = """
 SELECT COALESCE(k.successor_id, k.id) AS id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
        k.model_groups AS key_groups,
        t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
-       o.markup, o.lower_max_tokens, o.store_responses, o.regions, o.hidden_headers, o.time_zone,
+       o.markup, o.lower_max_tokens, o.store_responses, o.regions, o.hidden_headers, o.cors_origins, o.time_zone,
        o.plan_id, p.name AS plan, p.model_groups AS plan_groups
 FROM tenants_apikey k
 JOIN tenants_team t ON t.id = k.team_id
@@ -247,6 +249,7 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]], at: datetime) 
         then=None if until is None else _principal(row, quotas, until),
         regions=_narrowed(row["regions"]),
         hidden_headers=frozenset(name.encode() for name in row["hidden_headers"]),
+        cors_origins=frozenset(origin.encode() for origin in row["cors_origins"]),
     )
 
 

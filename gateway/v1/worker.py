@@ -22,6 +22,7 @@ from gateway.v1.admission import Admission
 from gateway.v1.affinity import Affinity
 from gateway.v1.board import Board
 from gateway.v1.capacity import Capacity
+from gateway.v1.cors import load_origins
 from gateway.v1.idempotency import IdempotencyKeys
 from gateway.v1.journal import Journal
 from gateway.v1.principals import Principals
@@ -64,6 +65,8 @@ class Worker:
         self.id = uuid4()
         self.table: RoutingTable = table.EMPTY
         self.rates: RateBook = rates.EMPTY
+        # Of the pages that may ask, whoever's key they have.
+        self.origins: frozenset[bytes] = frozenset()
         self._dsn = database_dsn()
         self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             self._dsn,
@@ -129,11 +132,12 @@ class Worker:
         await self.pool.close()
 
     async def reload(self) -> None:
-        """Read routing table and prices anew, and swap them in."""
+        """Read routing table, prices and origins anew, and swap them in."""
         async with self.pool.connection() as connection:
             fresh_table = await load_table(connection)
             fresh_rates = await load_rates(connection)
-        self.table, self.rates = fresh_table, fresh_rates
+            fresh_origins = await load_origins(connection)
+        self.table, self.rates, self.origins = fresh_table, fresh_rates, fresh_origins
 
     async def _listen(self) -> None:
         """Follow changes by LISTEN; after a break, and every RELOAD_POLL_SECONDS, look for oneself."""
@@ -160,6 +164,8 @@ class Worker:
                 changed.add(notification.payload)
         if "tenants" in changed:
             self.principals.clear()
+            async with self.pool.connection() as connection_of_ours:
+                self.origins = await load_origins(connection_of_ours)
         if "routing" in changed or not changed:
             # Without a notification this is the poll, which also proves that the connection lives.
             await self.reload()

@@ -50,6 +50,7 @@ CHANGEABLE = frozenset(
         "store_responses",
         "regions",
         "hidden_headers",
+        "cors_origins",
     }
 )
 
@@ -92,12 +93,14 @@ def create_organization(
     model_groups: Sequence[str] | None = None,
     regions: Sequence[str] | None = None,
     hidden_headers: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
 ) -> Organization:
     """A new tenant, without members, teams or money.
 
     ``credit_limit`` is in US dollars, ``markup`` a share (0.2 adds a fifth), ``currency`` the one it
     is invoiced in. ``regions`` None: its
-    requests go anywhere; ``hidden_headers`` are of ``HIDEABLE_HEADERS``. Raises
+    requests go anywhere; ``hidden_headers`` are of ``HIDEABLE_HEADERS``; ``cors_origins`` as browsers
+    send them. Raises
     ``OrganizationExists``, ``UnknownTimeZone``, ``BadTerms``, ``InvalidRow``.
     """
     _check_time_zone(time_zone)
@@ -117,6 +120,7 @@ def create_organization(
         model_groups=None if model_groups is None else list(model_groups),
         regions=None if regions is None else list(regions),
         hidden_headers=list(hidden_headers),
+        cors_origins=list(cors_origins),
     )
     rows.check(organization)
     if Organization.objects.filter(slug=slug).exists():

@@ -6,15 +6,13 @@ Django refuses to ask the database.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 
-from gateway.management.commands.shots import CHROMIUM, served
+from gateway.management.commands.shots import served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -29,17 +27,6 @@ class Browse(Protocol):
     """Runs a function with a fresh page and returns what it returns; an error in the browser fails the test."""
 
     def __call__(self, visit: Callable[[Page], T], *, javascript: bool = True) -> T: ...
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Where Chromium is. Without one the tests are skipped, or fail if WEIR_REQUIRE_BROWSER is 1."""
-    if Path(CHROMIUM).exists():
-        return CHROMIUM
-    words = f"There is no Chromium at {CHROMIUM}."
-    if os.environ.get("WEIR_REQUIRE_BROWSER") == "1":
-        pytest.fail(words)
-    pytest.skip(words)
 
 
 @pytest.fixture

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import chromium
-
-__all__ = ("chromium",)
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 
