@@ -211,7 +211,7 @@ class App:
         principal = call.exchange.principal
         assert principal is not None  # noqa: S101  # authenticated by the caller
         query = call.scope.get("query_string", b"").decode("latin-1")
-        asking = Asking(worker, principal, call.exchange.request_id, name, query, raw, [])
+        asking = Asking(worker, principal, call.exchange.request_id, name, query, raw, call.headers, [])
         body = await resource.methods[call.scope["method"]](asking)
         await _answer(call.send, 200, [*call.base, *asking.limits, *JSON_HEADERS], orjson.dumps(body))
 

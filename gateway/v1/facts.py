@@ -206,7 +206,7 @@ def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
     )
 
 
-def narrow(facts: Facts, headers: dict[bytes, bytes]) -> None:
+def narrow(facts: Facts, headers: Mapping[bytes, bytes]) -> None:
     """Take over what headers say about where the request may go; raises InvalidRequest naming the header."""
     ceiling, regions = headers.get(b"x-weir-max-cost"), headers.get(b"x-weir-region")
     session = headers.get(b"x-session-id")

@@ -12,8 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from gateway.v1.errors import Headers, InvalidRequest
+from gateway.v1.facts import narrow
 from gateway.v1.offers import no_model
 from gateway.v1.principals import Principal
+from gateway.v1.token_counts import counted
 from gateway.v1.translation.message_requests import counted_facts
 from gateway.v1.worker import Worker
 from routing.table import GroupSpec
@@ -24,8 +26,8 @@ MOST_ITEMS = 100
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """One request for a resource. ``name`` is what its address names, ``raw`` the body of a POST;
-    ``limits`` gathers ``x-ratelimit-*`` headers for the answer."""
+    """One request for a resource. ``name`` is what its address names, ``raw`` the body of a POST,
+    ``headers`` those of the request; ``limits`` gathers ``x-ratelimit-*`` headers for the answer."""
 
     worker: Worker
     principal: Principal
@@ -33,6 +35,7 @@ class Asking:
     name: str
     query: str
     raw: bytes
+    headers: Mapping[bytes, bytes]
     limits: Headers
 
     def parameter(self, name: str) -> str | None:
@@ -77,12 +80,13 @@ def _model(group: GroupSpec) -> dict[str, Any]:
 
 
 async def count_tokens(asking: Asking) -> dict[str, Any]:
-    """About how many tokens a ``/v1/messages`` request has. Takes one of the requests per minute."""
+    """How many tokens a ``/v1/messages`` request has. Takes one of the requests per minute."""
     facts = counted_facts(asking.raw, "")
     if facts.model not in asking.worker.table.groups or not asking.principal.may_use(facts.model):
         raise no_model(facts.model)
     asking.limits.extend(await asking.worker.admission.one_request(asking.principal, asking.request_id))
-    return {"input_tokens": facts.input_tokens}
+    narrow(facts, asking.headers)
+    return {"input_tokens": await counted(asking.worker, asking.principal, facts)}
 
 
 async def show_response(asking: Asking) -> dict[str, Any]:

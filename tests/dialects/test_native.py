@@ -49,6 +49,8 @@ REPLAYS = {replay.name: replay.raw for replay in RESPONSE_REPLAYS}
 # name -> (kind, recording)
 RECORDINGS = {
     "message": ("anthropic", Recording(json.dumps(MESSAGE).encode(), content_type=JSON)),
+    "count": ("anthropic", Recording(b'{"input_tokens": 2095}', content_type=JSON)),
+    "no-count": ("anthropic", Recording(b"{}", 500, content_type=JSON)),
     "message-stream": ("anthropic", Recording(stream_of(*BEGUN, stop(0), *end("end_turn", 5)))),
     "message-cut": ("anthropic", Recording(stream_of(*BEGUN))),
     "message-overloaded": (
@@ -137,6 +139,24 @@ def test_a_streamed_message_passes(played: Played, claude: Anthropic, tenant: Te
     assert played.player.asked["message-stream"]["stream"] is True
     (event,) = events(tenant)
     assert (event.input_tokens, event.output_tokens, event.usage_source) == (12, 5, "reported")
+
+
+def test_tokens_are_counted_by_the_provider_itself(played: Played, claude: Anthropic, tenant: Tenant) -> None:
+    found = claude.messages.count_tokens(model=played.model("count"), messages=HI, system="Be brief.")
+    assert found.input_tokens == 2_095
+    assert played.player.paths["count"] == "/count/v1/messages/count_tokens"
+    assert played.player.asked["count"] == {"model": "their-model", "messages": HI, "system": "Be brief."}
+    assert events(tenant) == []
+
+
+def test_a_provider_that_cannot_count_leaves_an_estimate_and_stays_well(
+    played: Played, claude: Anthropic
+) -> None:
+    for _ in range(6):
+        # More failures than open a circuit.
+        found = claude.messages.count_tokens(model=played.model("no-count"), messages=HI)
+        assert 0 < found.input_tokens < 50
+        assert played.player.paths.pop("no-count") == "/no-count/v1/messages/count_tokens"
 
 
 def test_a_message_that_breaks_off_is_an_error_in_its_own_words(
