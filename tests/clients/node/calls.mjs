@@ -42,7 +42,78 @@ async function failure(promise) {
   return { kind: "none" };
 }
 
+// A format that the SDK's parse() reads, as its own helpers make one.
+function parseable(format) {
+  return Object.defineProperties(format, {
+    $brand: { value: "auto-parseable-response-format", enumerable: false },
+    $parseRaw: { value: JSON.parse, enumerable: false },
+  });
+}
+
+// What each call tells of each of the models that WEIR_MODEL lists, as [text, object or arguments, end].
+async function everyKind() {
+  const said = (word) => [{ role: "user", content: word }];
+  const schema = { name: "city", strict: true, schema: tools[0].function.parameters };
+  schema.schema = { ...schema.schema, properties: { city: { type: "string" } } };
+  const called = [{ type: "function", function: { ...tools[0].function, parameters: schema.schema } }];
+  const ofChat = ({ choices: [{ message, finish_reason }] }) => [
+    message.tool_calls?.length ? JSON.parse(message.tool_calls[0].function.arguments) : (message.parsed ?? message.content),
+    finish_reason,
+  ];
+  const ofResponse = (answer) => {
+    const made = answer.output.find((item) => item.type === "function_call");
+    return [made ? JSON.parse(made.arguments) : (answer.output_parsed ?? answer.output_text), answer.status];
+  };
+  const all = {
+    plain: async (model) => ofChat(await client.chat.completions.create({ model, messages: said("say text") })),
+    parsed: async (model) =>
+      ofChat(
+        await client.chat.completions.parse({
+          model,
+          messages: said("say city"),
+          response_format: parseable({ type: "json_schema", json_schema: schema }),
+        }),
+      ),
+    streamed: async (model) =>
+      ofChat(await client.chat.completions.stream({ model, messages: said("say text") }).finalChatCompletion()),
+    streamedCall: async (model) =>
+      ofChat(
+        await client.chat.completions.stream({ model, messages: said("say call"), tools: called }).finalChatCompletion(),
+      ),
+    response: async (model) => ofResponse(await client.responses.create({ model, input: "say text" })),
+    responseParsed: async (model) =>
+      ofResponse(
+        await client.responses.parse({
+          model,
+          input: "say city",
+          text: { format: parseable({ type: "json_schema", ...schema }) },
+        }),
+      ),
+    responseStreamed: async (model) =>
+      ofResponse(await client.responses.stream({ model, input: "say text" }).finalResponse()),
+    responseStreamedCall: async (model) =>
+      ofResponse(
+        await client.responses
+          .stream({ model, input: "say call", tools: [{ type: "function", ...called[0].function }] })
+          .finalResponse(),
+      ),
+  };
+  const told = {};
+  for (const name of JSON.parse(model)) {
+    told[name] = {};
+    for (const [what, ask] of Object.entries(all)) {
+      try {
+        told[name][what] = await ask(name);
+      } catch (error) {
+        told[name][what] = String(error);
+      }
+    }
+  }
+  return told;
+}
+
 const calls = {
+  everyKind,
   plain: () => client.chat.completions.create(ask),
   stream: async () => collect(await client.chat.completions.create({ ...ask, stream: true })),
   streamUsage: async () =>
