@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from gateway.v1.contracts import INVALID_OUTPUT
 from gateway.v1.errors import Headers
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.failures import AttemptFailed, BrokenStream
@@ -67,7 +68,12 @@ class Relay:
             except AttemptFailed as error:
                 failure = error
                 exchange.sent = resuming is not None
-                exchange.waste(fetch.attempt, turn.offer, fetch.spent)
+                if resuming is None:
+                    # The tenant has nothing of it, however the request ends.
+                    exchange.usage, exchange.seen_output_tokens = None, 0
+                # An answer that was made to its end is asked for, whether or not it says how much.
+                whole = error.reason == INVALID_OUTPUT
+                exchange.waste(fetch.attempt, turn.offer, fetch.used if whole else fetch.spent)
                 turn.retry_after = retry_after_of(error.error.headers)
                 turns.failed(turn, error.reason)
                 if not error.moves_on:

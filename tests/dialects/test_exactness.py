@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import openai
 import pytest
 from pydantic import BaseModel
@@ -90,6 +93,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], Recording]] = {
         Recording(plain("No."), content_type=JSON, again=plain(VALID)),
     ),
     "never-valid": ("deepseek", {"structured_output": "retry"}, Recording(plain("No."), content_type=JSON)),
+    "then-silent": ("deepseek", {"structured_output": "retry"}, Recording(plain("No."), content_type=JSON)),
     "tools": (
         "mistral",
         {"validate_tools": True, "structured_output": "retry"},
@@ -98,6 +102,12 @@ MODELS: dict[str, tuple[str, dict[str, Any], Recording]] = {
     "strict": ("ollama", {"unsupported_params": "strict"}, Recording(plain("a"), content_type=JSON)),
     "drop": ("moonshot", {"unsupported_params": "drop"}, Recording(plain("a"), content_type=JSON)),
 }
+
+
+# Three tokens in at $1.00 a million and two out at $4.00: what each answer costs that says what it used.
+COSTS = Decimal("0.000011")
+# The same at the group's price, twice as high.
+WORTH = Decimal("0.000022")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +122,9 @@ def played(stack: Stack, django_db_blocker: DjangoDbBlocker) -> Iterator[Played]
                 ModelGroup.objects.filter(pk=group.pk).update(**settings)
                 deployment = stack.deployment(model, "their-model", provider=model)
                 GroupDeployment.objects.create(group=group, deployment=deployment)
+                if name == "then-silent":
+                    silent = stack.deployment(f"{model}-2", "sim-silence")
+                    GroupDeployment.objects.create(group=group, deployment=silent, priority=9)
         yield Played(player, prefix)
 
 
@@ -128,13 +141,18 @@ def client(played: Played, tenant: Tenant) -> openai.OpenAI:
     [("native", "native"), ("lowered", "lowered"), ("fenced", "repaired"), ("valid-at-last", "retried")],
 )
 def test_parse_gets_what_was_asked_for_and_is_told_how(
-    played: Played, client: openai.OpenAI, name: str, word: str
+    played: Played, client: openai.OpenAI, tenant: Tenant, name: str, word: str
 ) -> None:
     raw = client.chat.completions.with_raw_response.parse(
         model=played.model(name), messages=ASK, response_format=Person
     )
     assert raw.headers["x-weir-structured-output"] == word
     assert raw.parse().choices[0].message.parsed == Person(name="Ann", age=7)
+    (event,) = events(tenant)
+    # The tenant pays for the answer it has, the provider asks for each that it made.
+    assert (event.charge, event.cost) == (WORTH, COSTS * len(event.attempts))
+    wasted = [Decimal(attempt.get("wasted", "0")) for attempt in event.attempts]
+    assert wasted == ([COSTS, 0] if word == "retried" else [0])
 
 
 def test_a_stream_is_held_until_it_is_valid(played: Played, client: openai.OpenAI, tenant: Tenant) -> None:
@@ -162,7 +180,7 @@ def test_a_stream_tells_how_too(
     ("name", "attempts"),
     [("fenced-to-fail", 1), ("invalid", 1), ("invalid-stream", 1), ("never-valid", 2)],
 )
-def test_an_answer_that_cannot_be_made_valid_is_an_error_and_costs_nothing(
+def test_an_answer_that_cannot_be_made_valid_is_an_error_that_the_tenant_does_not_pay(
     played: Played, client: openai.OpenAI, tenant: Tenant, name: str, attempts: int
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
@@ -180,6 +198,26 @@ def test_an_answer_that_cannot_be_made_valid_is_an_error_and_costs_nothing(
     (event,) = events(tenant)
     assert (event.end_reason, event.charge) == ("provider_error", 0)
     assert [attempt["reason"] for attempt in event.attempts] == ["invalid_output"] * attempts
+    wasted = [Decimal(attempt["wasted"]) for attempt in event.attempts]
+    assert event.cost == sum(wasted)
+    # A stream that does not say what it used is asked for all the same.
+    assert min(wasted) > 0 if name.endswith("stream") else wasted == [COSTS] * attempts
+
+
+def test_who_leaves_after_an_invalid_answer_does_not_pay_for_it(
+    played: Played, client: openai.OpenAI, tenant: Tenant
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "p", "schema": Person.model_json_schema()}}
+    message = {"role": "user", "content": "silence_s=30"}
+    ask = {"model": played.model("then-silent"), "messages": [message], "response_format": form}
+    with tenant.http() as http, suppress(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=ask, timeout=2.5)
+    (event,) = events(tenant)
+    assert (event.end_reason, event.usage_source, event.output_tokens) == ("client_gone", "estimated", 0)
+    reasons = [attempt["reason"] for attempt in event.attempts]
+    assert reasons[:2] == ["invalid_output"] * 2
+    assert event.charge == event.input_tokens * Decimal("0.000002")
+    assert event.cost == 2 * COSTS + event.input_tokens * Decimal("0.000001")
 
 
 def test_a_held_stream_that_breaks_off_has_told_the_client_nothing(
