@@ -253,7 +253,7 @@ MAX_SPOOLED_BYTES: int = env.int("MAX_SPOOLED_BYTES", default=2 * 1024 * 1024 * 
 UPLOAD_DIR = Path(env.str("UPLOAD_DIR", default=str(WEIR_DATA_DIR / "uploads")))
 # ABANDONED_SECONDS, ABANDONED_TOKENS: after its client has left, a provider goes on for so long at
 # most, and for about so many tokens, so that its real usage is known; 0 seconds: it is stopped at once.
-ABANDONED_SECONDS: float = env.float("ABANDONED_SECONDS", default=2.0)
+ABANDONED_SECONDS: float = env.float("ABANDONED_SECONDS", default=0.8)
 ABANDONED_TOKENS: int = env.int("ABANDONED_TOKENS", default=256)
 # SHUTDOWN_DELAY_SECONDS: how long a worker that is asked to end takes new requests while /healthz fails.
 SHUTDOWN_DELAY_SECONDS: float = env.float("SHUTDOWN_DELAY_SECONDS", default=0.0)

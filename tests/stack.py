@@ -238,6 +238,8 @@ def environment_for(data_dir: Path) -> dict[str, str]:
         # The secrets of this test process, or keys made here would mean nothing there.
         **_secrets(),
         "SHIP_INTERVAL_SECONDS": "0.02",
+        # Longer than by default: what a test lets end in time does so also on a busy machine.
+        "ABANDONED_SECONDS": "2",
         # As in production: whatever the programs do, they can do without changing the books.
         "DATABASE_ROLE": "weir_app",
     }

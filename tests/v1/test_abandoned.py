@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.v1.abandoned import Abandoned
+from gateway import settings
+from gateway.v1.abandoned import LOOK_SECONDS, Abandoned
 from gateway.v1.exchange import Exchange
 from gateway.v1.stream import StreamScanner
 
@@ -45,6 +46,10 @@ def test_it_is_stopped_when_it_has_said_enough() -> None:
 def test_it_is_stopped_when_its_time_is_over() -> None:
     exchange = Exchange("chat.completions", sent=True)
     assert asyncio.run(stopped_after(Abandoned(0.1, 10**6), exchange, words=3000)) < 3000
+
+
+def test_by_default_what_it_holds_is_back_within_a_second() -> None:
+    assert settings.ABANDONED_SECONDS + LOOK_SECONDS < 1
 
 
 def test_it_ends_by_itself_within_its_time() -> None:

@@ -159,7 +159,7 @@ def crash(stack: Stack, tenant: Tenant, slug: str) -> None:
     stack.start_server()
 
 
-# An answer ends in time within ABANDONED_SECONDS, two by default.
+# An answer ends in time within ABANDONED_SECONDS, two in tests.
 PLAYS: dict[str, Play] = {
     "completed": ask(),
     "completed, without usage": ask("one two three", "sim-nousage"),

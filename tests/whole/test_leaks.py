@@ -41,11 +41,11 @@ class Caller:
     slots: int
 
 
-def callers(tenant: Tenant, names: list[str]) -> list[Caller]:
+def callers(tenant: Tenant, names: list[str], slots: int = 5) -> list[Caller]:
     made = []
     for name in names:
         key, secret = create_key(acting_user=None, team=tenant.team, name=name)
-        limit = set_quota(acting_user=None, scope="key", target=key, metric="concurrency", limit=5)
+        limit = set_quota(acting_user=None, scope="key", target=key, metric="concurrency", limit=slots)
         set_quota(acting_user=None, scope="key", target=key, metric="budget", limit=Decimal(5), period="day")
         made.append(Caller(name, secret, limit.pk))
     return made
@@ -218,7 +218,7 @@ def message(person: Caller, body: bytes) -> bytes:
     """A request as bytes, so that a test can leave at any of them."""
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {person.secret}\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"authorization: Bearer {person.secret}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body
 
