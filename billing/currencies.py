@@ -1,7 +1,7 @@
 """Other currencies than US dollars, in which an organization may see and be invoiced its amounts.
 
-The books are in US dollars. An amount is converted where it is shown or posted, at the rate that was in
-force at that moment; what is posted keeps its rate.
+The books are in US dollars. An amount is converted where it is shown, at the rate in force at that moment; a
+statement keeps the rate it was made with.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.models import ExchangeRate
-from billing.money import EXACT, rounded
 
 USD = "USD"
 
@@ -31,11 +30,3 @@ def rate_at(currency: str, at: datetime) -> Decimal:
     if row is None:
         raise NoExchangeRate(f"There is no exchange rate for {currency} at {at:%Y-%m-%d}.")
     return row.rate
-
-
-def convert(amount: Decimal, currency: str, at: datetime) -> Decimal:
-    """``amount`` (US dollars) in ``currency`` at the rate of ``at``, rounded once to twelve places.
-
-    Raises ``NoExchangeRate``.
-    """
-    return rounded(EXACT.multiply(amount, rate_at(currency, at)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import ClassVar
 
 from django.db import models
 from django.db.models.functions import Now
 
 from billing.models.ledger import LedgerTransaction
-from billing.money import money_field
+from billing.money import EXACT, money_field, rounded
 from tenants.models import Organization, owned_by
 
 
@@ -33,6 +34,9 @@ class Statement(models.Model):
     opening = money_field()
     closing = money_field()
     currency = models.CharField(max_length=3, default="USD")
+    # In which it is invoiced, and how much of that one US dollar was when it was made; null: US dollars.
+    shown_currency = models.CharField(max_length=3, default="USD", db_default="USD")
+    rate = models.DecimalField(max_digits=24, decimal_places=12, null=True)
     made_at = models.DateTimeField(db_default=Now())
 
     objects: ClassVar[models.Manager[Statement]] = owned_by("organization")
@@ -44,6 +48,15 @@ class Statement(models.Model):
 
     def __str__(self) -> str:
         return self.number
+
+    @property
+    def invoiced(self) -> Decimal:
+        """The closing balance without its sign, in the currency it is invoiced in."""
+        return abs(self.shown(self.closing))
+
+    def shown(self, amount: Decimal) -> Decimal:
+        """``amount`` (US dollars) in the currency it is invoiced in, rounded once to twelve places."""
+        return amount if self.rate is None else rounded(EXACT.multiply(amount, self.rate))
 
 
 class StatementLine(models.Model):

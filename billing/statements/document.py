@@ -107,6 +107,31 @@ class _Page:
         """Every digit."""
         return figure(value, self.places)
 
+    def rate(self) -> str:
+        """The rate that was fixed when the statement was made."""
+        rate = self.statement.rate
+        assert rate is not None  # noqa: S101  # asked where there is one
+        return f"1 USD = {rate.normalize():f} {self.statement.shown_currency}"
+
+    def closing(self) -> list[Flowable]:
+        """What is to be paid, or left, in the currency of the invoice first."""
+        statement = self.statement
+        closing = abs(statement.closing)
+        words = "Your balance" if statement.closing >= 0 else "To be paid"
+        exact = f"exactly {figure(closing, self.places)} USD"
+        shown = f"US$ {figure(closing, 2)}"
+        if statement.rate is not None:
+            shown = f"{statement.shown_currency} {figure(statement.shown(closing), 2)}"
+            exact = f"{exact}, {self.rate()}"
+        small: Flowable = Spacer(0, 0)
+        if self.places > 2 or statement.rate is not None:
+            small = self.text(exact, 7.5, textColor=FAINT)
+        return [
+            self.text(f"{words} at the end of the period", 8.5, textColor=FAINT),
+            self.text(shown, 20, bold=True),
+            small,
+        ]
+
     def head(self) -> list[Flowable]:
         """Who states what to whom."""
         statement = self.statement
@@ -121,6 +146,8 @@ class _Page:
             ("Currency", f"{statement.currency} (US dollars)"),
             ("Time zone", statement.time_zone),
         ]
+        if statement.rate is not None:
+            facts.insert(4, ("Invoiced in", f"{statement.shown_currency}, {self.rate()}"))
         rows = [[self.text(name, 8.5, textColor=FAINT), self.text(value, 8.5)] for name, value in facts]
         left = [
             self.text("STATEMENT FOR", 7.5, textColor=FAINT, bold=True),
@@ -167,15 +194,6 @@ class _Page:
         rows = [("Opening balance", self.amount(self.statement.opening))]
         rows += [(name, self.amount(sum(parts, Decimal(0)))) for name, parts in sums.items() if parts]
         rows.append(("Closing balance", self.amount(self.statement.closing)))
-        closing = self.statement.closing
-        words = "Your balance" if closing >= 0 else "To be paid"
-        big = [
-            self.text(f"{words} at the end of the period", 8.5, textColor=FAINT),
-            self.text(f"US$ {figure(abs(closing), 2)}", 20, bold=True),
-            self.text(f"exactly {figure(abs(closing), self.places)} USD", 7.5, textColor=FAINT)
-            if self.places > 2
-            else Spacer(0, 0),
-        ]
         table = Table(
             [[name, amount] for name, amount in rows],
             colWidths=[WIDTH * 0.31, WIDTH * 0.25],
@@ -191,7 +209,7 @@ class _Page:
             ],
         )
         panel = Table(
-            [[big, table]],
+            [[self.closing(), table]],
             colWidths=[WIDTH * 0.4, WIDTH * 0.6],
             style=[
                 ("BACKGROUND", (0, 0), (-1, -1), PANEL),
@@ -294,12 +312,19 @@ class _Page:
             if of is not None:
                 story += self.usage(f"Correction for {of.month:%Y-%m} (statement {of.number})", lines)
         story += self.others()
+        in_dollars = (
+            ""
+            if self.statement.rate is None
+            else f"What is invoiced in {self.statement.shown_currency} is the exact closing balance converted once, "
+            "at the rate of the end of the period, which stays. The account is kept in US dollars, and so is what "
+            "the next statement begins with. "
+        )
         story.append(
             KeepTogether(
                 self.text(
-                    "Amounts are exact: each request is rounded once, to twelve places, and every total is the plain "
-                    "sum of its lines and of the postings in the ledger. Usage that arrives after a statement is made "
-                    "appears in the next one as a correction. A statement is never changed.",
+                    f"{in_dollars}Amounts are exact: each request is rounded once, to twelve places, and every "
+                    "total is the plain sum of its lines and of the postings in the ledger. Usage that arrives "
+                    "after a statement is made appears in the next one as a correction. A statement is never changed.",
                     7.5,
                     textColor=FAINT,
                 )

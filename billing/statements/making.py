@@ -21,6 +21,7 @@ from django_scopes import scope
 
 from billing import ledger, rollups
 from billing.calendars import period_bounds, zone
+from billing.currencies import USD, NoExchangeRate, rate_at
 from billing.models import Statement, StatementLine, StatementPosting
 from tenants.models import Organization, Team
 
@@ -168,6 +169,7 @@ def make(organization: Organization, end: datetime) -> Statement | None:
             raise StatementDiffers(
                 f"{organization.slug} {month:%Y-%m}: the hourly sums and the ledger differ; run manage.py reconcile."
             )
+        shown_currency, rate = _invoiced_in(organization, end)
         statement = Statement.objects.create(
             organization=organization,
             number=_next_number(cursor, month),
@@ -179,6 +181,8 @@ def make(organization: Organization, end: datetime) -> Statement | None:
             customer=organization.name,
             opening=opening,
             closing=closing,
+            shown_currency=shown_currency,
+            rate=rate,
         )
         for position, line in enumerate(lines, 1):
             line.statement, line.position = statement, position
@@ -188,6 +192,17 @@ def make(organization: Organization, end: datetime) -> Statement | None:
             batch_size=1000,
         )
     return statement
+
+
+def _invoiced_in(organization: Organization, end: datetime) -> tuple[str, Decimal | None]:
+    """The currency of a statement that ends at ``end``, and its rate. US dollars where there is no rate."""
+    if organization.currency == USD:
+        return USD, None
+    try:
+        return organization.currency, rate_at(organization.currency, end)
+    except NoExchangeRate:
+        logger.exception("The statement of %s is made in US dollars.", organization.slug)
+        return USD, None
 
 
 def _usage_lines(

@@ -22,6 +22,7 @@ from billing.models import Budget, DeadLetter, Export, Lease, Quota, ReconcileRe
 from billing.money import rounded
 from billing.payments.dummy import DummyProvider
 from billing.services import checkouts
+from billing.services.exchange_rates import set_exchange_rate
 from billing.services.exports import request_export
 from billing.services.grants import give_grant
 from billing.services.prices import set_price
@@ -434,6 +435,13 @@ def _exports(organization: Organization, by: User) -> None:
 def make_sample() -> Sample:
     """Fill an empty database through the services that the product itself uses."""
     prices = _routes()
+    year = datetime.now(UTC).year
+    set_exchange_rate(
+        acting_user=None,
+        currency="EUR",
+        rate=Decimal("0.92"),
+        effective_from=datetime(year - 1, 1, 1, tzinfo=UTC),
+    )
     plan = create_plan(acting_user=None, name="business")
     set_quota(acting_user=None, scope="plan", target=plan, metric="requests_per_minute", limit=6000)
     acme = create_organization(
@@ -444,6 +452,7 @@ def make_sample() -> Sample:
         billing="prepaid",
         markup=Decimal("0.2"),
         plan=plan,
+        currency="EUR",
     )
     empty = create_organization(acting_user=None, slug="newco", name="Newco")
     people = _people(acme)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from django import template
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from billing.currencies import USD, NoExchangeRate, rate_at
 from billing.money import EXACT, plain
+from tenants.models import Organization
 
 register = template.Library()
 
@@ -34,6 +37,33 @@ def cents(amount: Decimal) -> SafeString:
         text[:-4],
         paler,
         text[-4:],
+    )
+
+
+@register.filter
+def trimmed(rate: Decimal) -> str:
+    """A rate without needless zeros: ``0.92``."""
+    return f"{rate.normalize():f}"
+
+
+@register.simple_tag
+def converted(amount: Decimal, organization: Organization) -> SafeString | str:
+    """About how much ``amount`` (US dollars) is in the organization's own currency, at the rate of now: a note of a figure.
+
+    Empty where that is US dollars, or has no rate.
+    """
+    if organization.currency == USD:
+        return ""
+    try:
+        rate = rate_at(organization.currency, timezone.now())
+    except NoExchangeRate:
+        return ""
+    return format_html(
+        '<span class="stat-note" title="1 USD = {} {}">about {} {}</span>',
+        trimmed(rate),
+        organization.currency,
+        organization.currency,
+        f"{EXACT.multiply(amount, rate).quantize(CENT, rounding=ROUND_HALF_EVEN, context=EXACT):,}",
     )
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing.currencies import NoExchangeRate, convert
+from billing.currencies import NoExchangeRate, rate_at
 from billing.services.exchange_rates import BadRate, RateExists, set_exchange_rate
 from gateway.configuration.apply import apply_configuration, load
 from gateway.configuration.export import export
@@ -24,22 +24,21 @@ def enter(rate: str, begins: datetime) -> bool:
     return set_exchange_rate(acting_user=None, currency="EUR", rate=Decimal(rate), effective_from=begins)[1]
 
 
-def test_an_amount_is_converted_at_the_rate_of_its_moment() -> None:
+def test_a_rate_is_in_force_from_its_moment_on() -> None:
     enter("0.92", NOVEMBER)
     enter("0.9", DECEMBER)
-    assert convert(Decimal(10), "EUR", utc("2026-11-30T23:59")) == Decimal("9.2")
-    assert convert(Decimal(10), "EUR", DECEMBER) == Decimal(9)
-    assert convert(Decimal("0.03187545"), "EUR", NOVEMBER) == Decimal("0.029325414")
+    assert rate_at("EUR", NOVEMBER) == rate_at("EUR", utc("2026-11-30T23:59")) == Decimal("0.92")
+    assert rate_at("EUR", DECEMBER) == Decimal("0.9")
 
 
 def test_us_dollars_need_no_rate() -> None:
-    assert convert(Decimal("1.5"), "USD", NOVEMBER) == Decimal("1.5")
+    assert rate_at("USD", NOVEMBER) == 1
 
 
-def test_without_a_rate_nothing_is_converted() -> None:
+def test_before_its_first_rate_a_currency_has_none() -> None:
     enter("0.92", DECEMBER)
     with pytest.raises(NoExchangeRate, match="EUR"):
-        convert(Decimal(1), "EUR", NOVEMBER)
+        rate_at("EUR", NOVEMBER)
 
 
 def test_a_rate_is_entered_once_and_never_changed() -> None:

@@ -16,6 +16,7 @@ from django_scopes import scopes_disabled
 
 from billing import ledger, reconcile, rollups
 from billing.models import LedgerEntry, LedgerTransaction, Statement, StatementLine, UsageRollup
+from billing.services.exchange_rates import set_exchange_rate
 from billing.statements import making
 from billing.statements.document import figure, pdf_of, places_of
 from billing.statements.sheet import csv_of
@@ -317,3 +318,53 @@ def test_books_with_statements_balance(acme: Tenant) -> None:
     january(acme)
     making.make_through(acme.organization, FEBRUARY)
     assert [d for d in reconcile.compare().differences if "statement" in d.what] == []
+
+
+def euros(tenant: Tenant, rate: str = "0.92", begins: str = "2026-01-20") -> None:
+    set_exchange_rate(acting_user=None, currency="EUR", rate=D(rate), effective_from=utc(begins))
+    tenant.organization.currency = "EUR"
+    tenant.organization.save(update_fields=["currency"])
+
+
+def test_it_is_invoiced_in_another_currency_at_the_rate_of_the_months_end_which_stays(acme: Tenant) -> None:
+    euros(acme)
+    pay(acme, "10", "2026-01-05T09:00")
+    use(acme, "2026-01-10T10:00", "a", "12.5")
+    (statement,) = making.make_through(acme.organization, FEBRUARY)
+    set_exchange_rate(acting_user=None, currency="EUR", rate=D(2), effective_from=utc("2026-02-01"))
+    statement.refresh_from_db()
+    # 2.50 dollars are owed: 2.5 x 0.92.
+    assert (statement.closing, statement.shown_currency, statement.rate) == (D("-2.5"), "EUR", D("0.92"))
+    assert statement.invoiced == D("2.3")
+    # The account goes on in dollars.
+    use(acme, "2026-02-10T10:00", "b", "1")
+    (second,) = making.make_through(acme.organization, MARCH)
+    assert (second.opening, second.closing, second.invoiced) == (D("-2.5"), D("-3.5"), D(7))
+
+
+def test_the_document_names_what_is_invoiced_its_rate_and_the_dollars_behind_it(acme: Tenant) -> None:
+    euros(acme)
+    use(acme, "2026-01-10T10:00", "a", "12.5")
+    (statement,) = making.make_through(acme.organization, FEBRUARY)
+    with scopes_disabled():
+        found = list(StatementLine.objects.filter(statement=statement).select_related("corrects"))
+        text = " ".join(
+            page.extract_text() for page in pypdf.PdfReader(io.BytesIO(pdf_of(statement, found))).pages
+        )
+        rows = list(csv.DictReader(io.StringIO(csv_of(statement, found).decode("utf-8-sig"))))
+    assert "EUR 11.50" in text
+    assert "exactly 12.50 USD, 1 USD = 0.92 EUR" in text
+    assert [(row["amount"], row["shown_amount"], row["shown_currency"], row["rate"]) for row in rows[1:]] == [
+        ("-12.50", "-11.50", "EUR", "0.92"),
+        ("-12.50", "-11.50", "EUR", "0.92"),
+    ]
+
+
+def test_without_a_rate_a_statement_is_made_in_dollars_rather_than_not_at_all(
+    acme: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    euros(acme, begins="2026-02-05")
+    use(acme, "2026-01-10T10:00", "a", "1")
+    (statement,) = making.make_through(acme.organization, FEBRUARY)
+    assert (statement.shown_currency, statement.rate, statement.invoiced) == ("USD", None, D(1))
+    assert "made in US dollars" in caplog.text

@@ -17,6 +17,7 @@ from django_scopes import scopes_disabled
 
 from billing import ledger, wallet_lines
 from billing.models import LedgerEntry, LedgerTransaction, ReconcileReport
+from billing.services.exchange_rates import set_exchange_rate
 from billing.services.wallet import top_up
 from gateway.console import ledger as pages
 from tenants.models import Organization, User
@@ -304,3 +305,15 @@ def test_what_the_books_refuse_is_a_message_and_changes_nothing(
     assert message in operate(operator, organization, name="Renamed", **changes)
     organization.refresh_from_db()
     assert (organization.name, ledger.balance(organization)) == ("Acme", Decimal(10))
+
+
+def test_an_organization_with_another_currency_sees_about_how_much_its_balance_is(
+    acme: Tenant, finance: Client
+) -> None:
+    post(acme, "top_up", "10", "2026-01-05T09:00")
+    assert "about" not in finance.get(LEDGER).content.decode()
+    set_exchange_rate(
+        acting_user=None, currency="EUR", rate=Decimal("0.92"), effective_from=utc("2026-01-01")
+    )
+    Organization.objects.update(currency="EUR")
+    assert "about EUR 9.20" in finance.get(LEDGER).content.decode()
