@@ -6,6 +6,8 @@ from django.urls import URLPattern, URLResolver, path
 
 from gateway.operators import (
     dead_letters,
+    deployments,
+    groups,
     health,
     margin,
     price_sync,
@@ -27,6 +29,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("margin/", margin.margin, name="margin"),
     path("providers/", providers.providers, name="providers"),
     path("providers/<str:name>/", providers.provider_detail, name="provider"),
+    path("deployments/", deployments.deployments, name="deployments"),
+    path("deployments/<str:name>/", deployments.deployment, name="deployment"),
+    path("groups/", groups.model_groups, name="model_groups"),
+    path("groups/<str:name>/", groups.model_group, name="model_group"),
     path("prices/", price_sync.price_sync, name="price_sync"),
     path("work/", work.work, name="work"),
     path("reconcile/", reconcile.reports, name="reconcile"),

@@ -265,6 +265,8 @@ OPERATOR_SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Health", "operator:health", "clock"),
     ("Margin", "operator:margin", "costs"),
     ("Providers", "operator:providers", "model"),
+    ("Deployments", "operator:deployments", "overview"),
+    ("Model groups", "operator:model_groups", "filter"),
     ("Price sync", "operator:price_sync", "statement"),
     ("Workers and queues", "operator:work", "rotate"),
     ("Books", "operator:reconcile", "balance"),

@@ -126,7 +126,7 @@ def test_operators_see_every_page_and_owners_none(acme: Tenant, operator: Client
 def test_the_navigation_is_the_operators_own_and_marks_the_page(operator: Client) -> None:
     html = operator.get("/operator/work/").content.decode()
     nav = html[html.index('aria-label="Sections"') : html.index("</nav>")]
-    assert nav.count("<li>") == 9
+    assert nav.count("<li>") == 11
     assert nav.count('aria-current="page"') == 1
     assert "/o/" not in nav
 

@@ -191,6 +191,8 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
             "health",
             "margin",
             "providers",
+            "deployments",
+            "model_groups",
             "price_sync",
             "work",
             "reconcile",
@@ -199,12 +201,24 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
     }
     area["tenant"] = reverse("operator:tenant", args=[sample.acme.slug])
     area["provider"] = reverse("operator:provider", args=["simulator"])
+    area["deployment"] = reverse("operator:deployment", args=["sonnet"])
+    area["group"] = reverse("operator:model_group", args=[sample.model])
     area["dead-letter"] = reverse("operator:dead_letter", args=[sample.letter])
     area["reconcile-report"] = reverse("operator:reconcile_report", args=[sample.report])
     for name, url in area.items():
         yield Shot(f"area-{name}", url, sample.operator)
         yield Shot(f"area-{name}-dark", url, sample.operator, dark=True)
         yield Shot(f"area-{name}-narrow", url, sample.operator, narrow=True)
+    group, preview = reverse("operator:model_group", args=[sample.model]), "button[value=preview]"
+    drain = (("[name=places-0-weight]", "0"), ("[name=example-tokens]", "200000"))
+    wrong = (("[name=on_error]", "nowhere"),)
+    for suffix, dark, narrow in (("", False, False), ("-dark", True, False), ("-narrow", False, True)):
+        operator = sample.operator
+        yield Shot(f"area-group-preview{suffix}", group, operator, dark, narrow, drain, preview)
+        small = (("[name=context_window]", "100"),)
+        url = area["deployment"]
+        yield Shot(f"area-deployment-preview{suffix}", url, operator, dark, narrow, small, preview)
+    yield Shot("area-group-refused", group, sample.operator, fill=wrong, submit=preview)
     # Last of the area, since the visit stays open.
     begin = (("[name=reason]", "Ticket 4711: they cannot see their spend"),)
     submit = "button[value=start]"
