@@ -857,6 +857,18 @@ REPLAYS = [
         usage=(5, 3),
     ),
     Replay(
+        "relay-usage-before-the-end",
+        "generic",
+        lines(
+            chunk({"role": "assistant", "content": "A"}),
+            last(5, 3),
+            chunk({"content": "B"}),
+            chunk({}, "stop"),
+        ),
+        text="AB",
+        usage=(5, 3),
+    ),
+    Replay(
         "sglang-null-keys-and-abort",
         "sglang",
         lines(

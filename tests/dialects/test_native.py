@@ -44,6 +44,14 @@ MESSAGE = {
     },
 }
 HI: Any = [{"role": "user", "content": "hi"}]
+OVERLOADED = (
+    b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},"request_id":"req_011C"}'
+)
+LIMITED = (
+    b'{"error":{"code":429,"message":"You exceeded your current quota, please check your plan.",'
+    b'"status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo",'
+    b'"retryDelay":"34.4s"}]}}'
+)
 BEGUN = (start(), block(0, "text", text=""), delta(0, "text_delta", text="A"))
 REPLAYS = {replay.name: replay.raw for replay in RESPONSE_REPLAYS}
 # name -> (kind, recording)
@@ -61,6 +69,11 @@ RECORDINGS = {
             content_type=JSON,
         ),
     ),
+    **{
+        f"busy-{way}": ("anthropic", Recording(OVERLOADED, 529, JSON))
+        for way in ("chat", "stream", "message")
+    },
+    **{f"limit-{way}": ("gemini", Recording(LIMITED, 429, JSON)) for way in ("chat", "stream", "message")},
     "response": ("openai", Recording(json.dumps(TEXT_ANSWER).encode(), content_type=JSON)),
     "response-failed": (
         "openai",
@@ -288,6 +301,44 @@ def test_a_kept_response_goes_on_with_its_thinking(played: Played, stack: Stack,
         assert StoredResponse.objects.count() == 2
     stack.settled()
     books_balance(keeper)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_overloaded_anthropic_is_told_in_openais_words(
+    played: Played, sdk: openai.OpenAI, stream: bool
+) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        model = played.model("busy-stream" if stream else "busy-chat")
+        sdk.chat.completions.create(model=model, messages=HI, stream=stream)
+    assert (caught.value.status_code, caught.value.code) == (502, "provider_overloaded")
+    assert "req_011C" not in caught.value.response.text
+
+
+def test_an_overloaded_anthropic_is_told_in_its_own(played: Played, claude: Anthropic) -> None:
+    with pytest.raises(anthropic.InternalServerError) as caught:
+        claude.messages.create(model=played.model("busy-message"), max_tokens=9, messages=HI)
+    body: Any = caught.value.body
+    assert (caught.value.status_code, body["error"]["type"]) == (529, "overloaded_error")
+    assert body["request_id"] != "req_011C"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_geminis_advice_when_to_come_again_is_a_header(
+    played: Played, sdk: openai.OpenAI, stream: bool
+) -> None:
+    with pytest.raises(openai.RateLimitError) as caught:
+        model = played.model("limit-stream" if stream else "limit-chat")
+        sdk.chat.completions.create(model=model, messages=HI, stream=stream)
+    assert caught.value.code == "provider_rate_limited"
+    # 34.4 seconds, rounded up.
+    assert caught.value.response.headers["retry-after"] == "35"
+    assert "x-should-retry" not in caught.value.response.headers
+
+
+def test_geminis_advice_is_a_header_for_anthropics_sdk_too(played: Played, claude: Anthropic) -> None:
+    with pytest.raises(anthropic.RateLimitError) as caught:
+        claude.messages.create(model=played.model("limit-message"), max_tokens=9, messages=HI)
+    assert caught.value.response.headers["retry-after"] == "35"
 
 
 def test_a_budget_holds_for_what_passes(played: Played, stack: Stack, slug: str) -> None:

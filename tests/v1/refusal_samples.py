@@ -848,6 +848,61 @@ SAMPLES = [
         ),
         "context_window",
     ),
+    Sample(
+        "lmstudio-format", 400, {"error": "'response_format.type' must be 'json_schema' or 'text'"}, "refused"
+    ),
+    Sample(
+        "sglang-schema",
+        400,
+        {"object": "error", "message": "bad schema", "type": "BadRequestError", "param": None, "code": 400},
+        "refused",
+    ),
+    Sample(
+        "groq-tool-validation",
+        400,
+        nested(
+            "Tool call validation failed: parameters for tool weather did not match schema",
+            type="invalid_request_error",
+            code="tool_use_failed",
+            failed_generation='{"name": "the secret of the prompt"}',
+        ),
+        "refused",
+        "tool_use_failed",
+    ),
+    Sample(
+        "doubao-account-rate",
+        429,
+        nested(
+            "The account is over its rate. Request id: 0217abc",
+            code="AccountRateLimitExceeded",
+            type="TooManyRequests",
+        ),
+        "rate_limited",
+    ),
+    Sample(
+        "doubao-missing-parameter",
+        400,
+        nested(
+            "The request is missing a parameter. Request id: 0217abc",
+            code="MissingParameter",
+            type="BadRequest",
+        ),
+        "refused",
+    ),
+    Sample(
+        "mistral-order",
+        400,
+        {
+            "object": "error",
+            "message": "Unexpected role 'user' after role 'tool'",
+            "type": "invalid_request_message_order",
+            "param": None,
+            "code": "3230",
+            "raw_status_code": 400,
+        },
+        "refused",
+        "invalid_request_message_order",
+    ),
     Sample("openrouter-mid-stream", 200, nested("Token limit reached", code=400), "refused"),
     # Gemini, as its compatible endpoint wraps errors
     Sample(
