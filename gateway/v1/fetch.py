@@ -30,6 +30,7 @@ from gateway.v1.failures import (
     unsupported,
 )
 from gateway.v1.forms import Posted
+from gateway.v1.media_streams import MediaScanner, whole_transcript
 from gateway.v1.native import RESPONSES, native_answer, native_body, native_text, spoken_by
 from gateway.v1.native_streams import native_scanner
 from gateway.v1.pulse import Pulse
@@ -37,9 +38,10 @@ from gateway.v1.readers import read_answer
 from gateway.v1.refusals import read_refusal
 from gateway.v1.repairing import scanner_for
 from gateway.v1.stream import StreamScanner, identity
+from gateway.v1.transcriptions import STREAMED
 from gateway.v1.turns import Turn, idle_wait
 from gateway.v1.upstream import Answer, Upstream, UpstreamError
-from routing.dialects import CannotCarry, Dialect, dialect
+from routing.dialects import WORDED, CannotCarry, Dialect, dialect
 from routing.table import DeploymentSpec
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -147,8 +149,8 @@ class Fetch:
         exchange, scanner = self._exchange, self._scanner
         if scanner is not None:
             exchange.seen_output_tokens = scanner.estimated_output_tokens
-            if scanner.usage:
-                exchange.usage = from_openai(scanner.usage)
+            if (used := scanner.used()) is not None:
+                exchange.usage = used
             elif exchange.client_gone or (
                 exchange.answering and self.failure is None and kind is not asyncio.CancelledError
             ):
@@ -169,8 +171,9 @@ class Fetch:
         """What the provider reported to have used, be it for a failure; None if nothing."""
         if self._usage is not None:
             return self._usage
-        usage = self._spent if self._scanner is None else self._scanner.usage
-        return from_openai(usage) if usage else None
+        if self._scanner is not None:
+            return self._scanner.used()
+        return from_openai(self._spent) if self._spent else None
 
     @property
     def seen_tokens(self) -> int:
@@ -292,11 +295,12 @@ class Fetch:
             raw = await answer.read_all(provider.idle_timeout)
             self._spent = reported_usage(raw)
             raise refused(read_refusal(answer.status, answer.headers, raw))
-        if facts.stream and "json" not in (answer.headers.get("content-type") or ""):
+        told = answer.headers.get("content-type") or ""
+        if facts.stream and ("event-stream" in told if facts.endpoint == STREAMED else "json" not in told):
             await self._content(answer)
             await self._keep_stream()
             return
-        if facts.binary and "json" not in (answer.headers.get("content-type") or ""):
+        if facts.binary and "json" not in told:
             self._held = await answer.read(provider.first_token_timeout, "first_token")
             if not self._held:
                 raise AttemptFailed("bad_answer", ProviderFailed("The provider's answer is empty."))
@@ -305,7 +309,7 @@ class Fetch:
             return
         raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
         self._first_token()
-        if facts.stream or facts.binary:
+        if (facts.stream and facts.endpoint != STREAMED) or facts.binary:
             # Some providers answer a streamed request with an error as plain JSON and status 200.
             self._spent = reported_usage(raw)
             raise refused(read_refusal(200, answer.headers, raw))
@@ -333,7 +337,12 @@ class Fetch:
         elif usage is None and facts.endpoint in COUNTED_ENDPOINTS:
             usage, body = await counted_answer(facts, deployment.model, body)
         self._usage, self._text_tokens = usage, read.text_bytes // 4
-        self._body, self._kind = body, read.content_type
+        if facts.stream:
+            # It was asked for a stream, and does not know what that is.
+            body, kind = whole_transcript(body), b"text/event-stream; charset=utf-8"
+        else:
+            kind = read.content_type
+        self._body, self._kind = body, kind
         exchange.usage, exchange.seen_output_tokens = self._usage, self._text_tokens
         if self._contract is not None:
             self._body, self._told = await kept(exchange, self._contract, kept_answer, body)
@@ -364,6 +373,8 @@ class Fetch:
         scanner: StreamScanner
         if self.native:
             scanner = native_scanner(self.native, self._exchange, facts)
+        elif facts.endpoint not in WORDED:
+            scanner = MediaScanner(facts)
         else:
             scanner = scanner_for(
                 _spoken(deployment),
@@ -482,6 +493,8 @@ class Fetch:
         await _drain(answer)
 
     async def _counted(self, scanner: StreamScanner) -> TokenUsage:
+        if self._facts.counted is not None:
+            return self._facts.counted
         return await counted_stream(self._facts, self.turn.offer.candidate.deployment.model, scanner)
 
 

@@ -59,11 +59,13 @@ def image_facts(endpoint: str, body: dict[str, Any], end_user_header: str, pictu
     model = model_of(body)
     size = len(text(body, "prompt").encode("utf-8", "replace"))
     images = whole(body, "n", 1, MOST_IMAGES) or 1
-    if boolean(body, "stream"):
+    stream = boolean(body, "stream")
+    if stream and images > 1:
+        # What several would cost together is told nowhere.
         raise InvalidRequest(
-            "Unsupported parameter: 'stream' is not supported for images. Ask without it.",
-            param="stream",
-            code="unsupported_parameter",
+            "Invalid 'n': a stream has one image. Ask for one at a time, or without 'stream'.",
+            param="n",
+            code="invalid_value",
         )
     tokens = size // BYTES_PER_TOKEN + 1 + pictures * TOKENS_PER_IMAGE
     most = images * TOKENS_PER_IMAGE
@@ -72,6 +74,7 @@ def image_facts(endpoint: str, body: dict[str, Any], end_user_header: str, pictu
         endpoint,
         body,
         model,
+        stream,
         input_tokens=tokens,
         input_bound=size + 1 + pictures * TOKENS_PER_IMAGE,
         output_bound=most,
@@ -88,17 +91,22 @@ def image_answer(raw: bytes, facts: Facts, speaks: Dialect) -> PlainAnswer:
     data, usage = answer.get("data"), answer.get("usage")
     if not isinstance(data, list) or not data or not all(_pictured(each) for each in data):
         raise BadAnswer("It has no images.")
-    images = Decimal(len(data))
+    return PlainAnswer(raw, pictures_used(len(data), usage, facts), 0)
+
+
+def pictures_used(count: int, usage: Any, facts: Facts) -> TokenUsage:
+    """What ``count`` pictures used, by the usage that is reported with them, if it is."""
+    images = Decimal(count)
     told = from_openai(usage) if isinstance(usage, dict) else None
     if told is None:
         assert facts.counted is not None  # noqa: S101  # by image_facts
         used = {IMAGES: images, IMAGE_OUTPUT: images * TOKENS_PER_IMAGE}
-        return PlainAnswer(raw, replace(facts.counted, quantities=used), 0)
+        return replace(facts.counted, quantities=used)
     if not told.quantities.get(IMAGE_OUTPUT) and told.output:
         # Where it is not said what the output is, it is pictures.
         quantities = {**told.quantities, IMAGE_OUTPUT: Decimal(told.output)}
         told = replace(told, output=0, reasoning=0, quantities=quantities)
-    return PlainAnswer(raw, replace(told, quantities={**told.quantities, IMAGES: images}), 0)
+    return replace(told, quantities={**told.quantities, IMAGES: images})
 
 
 def _pictured(item: Any) -> bool:

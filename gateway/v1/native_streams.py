@@ -20,7 +20,7 @@ from routing.dialects import StreamState, fault_of
 from routing.dialects.anthropic import answers as anthropic
 
 _NAMED: Final = re.compile(rb"(?:event: [a-z_.]+\ndata: \{[^\r\n]*\}\n\n)+")
-_ERROR: Final = rb'event: error\n|"error"\s*:\s*[{"]'
+ERROR: Final = rb'event: error\n|"error"\s*:\s*[{"]'
 
 
 class NativeScanner(StreamScanner):
@@ -66,7 +66,7 @@ class MessageScanner(NativeScanner):
     content = re.compile(
         rb'"type"\s*:\s*"(?:text_delta|thinking_delta|input_json_delta|tool_use|server_tool_use|redacted_thinking)"'
     )
-    reads = re.compile(rb'"type"\s*:\s*"(?:message_start|message_delta|message_stop|error)"|' + _ERROR)
+    reads = re.compile(rb'"type"\s*:\s*"(?:message_start|message_delta|message_stop|error)"|' + ERROR)
 
     def __init__(self) -> None:
         super().__init__(wants_usage=True)
@@ -99,7 +99,7 @@ class MessageScanner(NativeScanner):
         if kind == "message_delta" and isinstance(delta, dict) and delta.get("stop_reason"):
             self.finished.add(0)
         # Relays send the start twice, on which SDKs raise.
-        return None if again else _written(kind, chunk, data)
+        return None if again else written(kind, chunk, data)
 
     def _text(self, chunk: dict[str, Any]) -> str:
         delta = chunk.get("delta")
@@ -124,7 +124,7 @@ class ResponseScanner(NativeScanner):
     content = re.compile(rb'"type"\s*:\s*"response\.(?:[a-z_]+\.delta|image_generation_call\.partial_image)"')
     reads = re.compile(
         rb'"type"\s*:\s*"(?:response\.(?:created|queued|in_progress|completed|incomplete|failed)|error)"|'
-        + _ERROR
+        + ERROR
     )
 
     def __init__(self, exchange: Exchange, facts: Facts) -> None:
@@ -152,7 +152,7 @@ class ResponseScanner(NativeScanner):
 
     def _shown(self, kind: str, chunk: dict[str, Any], data: bytes) -> bytes | None:
         if kind not in _LIFECYCLE:
-            return _written(kind, chunk, data)
+            return written(kind, chunk, data)
         response = chunk.get("response")
         if not isinstance(response, dict):
             self._fail({"message": "The provider sent an event without its response."})
@@ -175,7 +175,7 @@ class ResponseScanner(NativeScanner):
         return event(self._final["type"], self._final) + DONE
 
 
-def _written(kind: str, chunk: Object, data: bytes) -> bytes:
+def written(kind: str, chunk: Object, data: bytes) -> bytes:
     if b"\n" in data:
         return event(kind, chunk)
     return b"event: " + kind.encode() + b"\ndata: " + data.strip() + b"\n\n"

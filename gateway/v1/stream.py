@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
+from billing.token_usage import TokenUsage, from_openai
 from gateway.v1.errors import V1Error
 from routing.dialects import fault_of
 
@@ -99,6 +100,10 @@ class StreamScanner:
     def has_content(self, events: bytes) -> bool:
         """Whether any event, as the client gets it, carries text, reasoning, a refusal or a tool call."""
         return self.content.search(events) is not None
+
+    def used(self) -> TokenUsage | None:
+        """What the provider reported to have used so far; None: nothing yet."""
+        return from_openai(self.usage) if self.usage else None
 
     def deltas(self) -> Iterator[dict[str, Any]]:
         """What was kept of the content, as messages of a chat in pieces."""

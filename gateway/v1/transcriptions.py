@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -28,6 +29,8 @@ from routing.dialects import Dialect
 LEAST_BYTES, USUAL_BYTES = 750, 4_000
 # Audio tokens of a second (OpenAI), and the most tokens of text that are said in one.
 TOKENS_PER_SECOND, MOST_SAID = 10, 10
+# What may come as a stream.
+STREAMED = "audio.transcriptions"
 TEXTS = {
     "text": b"text/plain; charset=utf-8",
     "srt": b"text/plain; charset=utf-8",
@@ -47,9 +50,10 @@ def _facts(endpoint: str, form: Form, end_user_header: str) -> Facts:
             param="file",
             code="missing_required_parameter",
         )
-    if body.get("stream", "").lower() in ("true", "1"):
+    stream = body.get("stream", "").lower() in ("true", "1")
+    if stream and endpoint != STREAMED:
         raise InvalidRequest(
-            "Unsupported parameter: 'stream' is not supported for audio. Ask without it.",
+            "Unsupported parameter: 'stream' is not supported for translations. Ask without it.",
             param="stream",
             code="unsupported_parameter",
         )
@@ -64,6 +68,7 @@ def _facts(endpoint: str, form: Form, end_user_header: str) -> Facts:
         endpoint,
         body,
         model,
+        stream,
         input_tokens=words // BYTES_PER_TOKEN + 1 + int(seconds * TOKENS_PER_SECOND),
         input_bound=words * 4 + 1 + int(most * TOKENS_PER_SECOND),
         output_bound=int(most * MOST_SAID) + 1,
@@ -76,7 +81,7 @@ def _facts(endpoint: str, form: Form, end_user_header: str) -> Facts:
     )
 
 
-transcription_facts = partial(_facts, "audio.transcriptions")
+transcription_facts = partial(_facts, STREAMED)
 translation_facts = partial(_facts, "audio.translations")
 
 
@@ -110,6 +115,13 @@ def transcription_answer(raw: bytes, facts: Facts, speaks: Dialect) -> PlainAnsw
     if kind is not None:
         return PlainAnswer(raw, replace(counted, output=len(raw) // BYTES_PER_TOKEN), 0, kind)
     answer = decoded(raw, facts.endpoint, speaks)
+    return PlainAnswer(raw, heard(answer, facts), 0)
+
+
+def heard(answer: Mapping[str, Any], facts: Facts) -> TokenUsage:
+    """What an answer, or the event that ends a stream, used."""
+    counted = facts.counted
+    assert counted is not None  # noqa: S101  # by the facts
     usage, duration = answer.get("usage"), answer.get("duration")
     told = from_openai(usage) if isinstance(usage, dict) else None
     if told is None and duration is not None:
@@ -117,16 +129,13 @@ def transcription_answer(raw: bytes, facts: Facts, speaks: Dialect) -> PlainAnsw
     text = answer.get("text")
     said = len(text) // BYTES_PER_TOKEN if isinstance(text, str) else 0
     if told is None:
-        return PlainAnswer(raw, replace(counted, output=said), 0)
+        return replace(counted, output=said)
     seconds = told.quantities.get(SECONDS)
     if seconds is None:
         # Tokens are told: the seconds are those of the file.
-        return PlainAnswer(
-            raw, replace(told, quantities={**told.quantities, SECONDS: counted.quantities[SECONDS]}), 0
-        )
-    heard = (seconds * TOKENS_PER_SECOND).to_integral_value()
-    used = TokenUsage(counted.input, 0, 0, said, 0, REPORTED, {SECONDS: seconds, AUDIO_INPUT: heard})
-    return PlainAnswer(raw, used, 0)
+        return replace(told, quantities={**told.quantities, SECONDS: counted.quantities[SECONDS]})
+    tokens = (seconds * TOKENS_PER_SECOND).to_integral_value()
+    return TokenUsage(counted.input, 0, 0, said, 0, REPORTED, {SECONDS: seconds, AUDIO_INPUT: tokens})
 
 
 def _number(value: object) -> object:

@@ -56,7 +56,7 @@ def running_player(recordings: dict[str, Recording]) -> Iterator[Player]:
             name = self.path.split("/")[1]
             recording = player.recordings[name]
             raw = recording.again or recording.raw if name in player.asked else recording.raw
-            player.asked[name] = json.loads(body)
+            player.asked[name] = json.loads(body) if body.startswith(b"{") else body
             player.paths[name] = self.path
             status = recording.status
             if recording.missing and self.path.endswith(recording.missing):

@@ -206,7 +206,7 @@ def test_pictures_without_reported_tokens_are_charged_as_reserved(tenant: Tenant
         ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": 0}, "top_n"),
         ("/v1/images/generations", {}, "prompt"),
         ("/v1/images/generations", {"prompt": "a", "n": 11}, "n"),
-        ("/v1/images/generations", {"prompt": "a", "stream": True}, "stream"),
+        ("/v1/images/generations", {"prompt": "a", "stream": True, "n": 2}, "n"),
         ("/v1/audio/speech", {"voice": "alloy"}, "input"),
         ("/v1/audio/speech", {"input": "a"}, "voice"),
         ("/v1/audio/speech", {"input": "a", "voice": "alloy", "stream_format": "sse"}, "stream_format"),

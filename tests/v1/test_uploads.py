@@ -149,7 +149,6 @@ def test_as_many_seconds_are_reserved_as_the_file_could_have(tenant: Tenant, slu
         ({"model": "sim-small"}, {"other": ("a", b"a")}, "file"),
         ({"model": "sim-small"}, {"file": ("a", b"")}, "file"),
         ({}, {"file": ("a", b"a")}, "model"),
-        ({"model": "sim-small", "stream": "true"}, {"file": ("a", b"a")}, "stream"),
     ],
 )
 def test_a_wrong_field_is_named(
