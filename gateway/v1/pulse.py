@@ -17,13 +17,18 @@ from routing.table import DeploymentSpec, ProviderSpec
 
 # After so many seconds an observation has faded to a third.
 LATENCY_SECONDS = 10.0
-FAILING_SECONDS = 60.0
-# However fast or slowly they follow each other, one attempt moves the share of failures so far.
-LEAST_STEP, LONGEST_STEP = 0.2, 0.5
+FAILING_SECONDS = 40.0
+# However fast they follow each other, a failure moves the share of failures so far, and an answer so far: less,
+# as failures are quicker than answers, so that the answers of better times come behind them.
+FAILED_STEP, ANSWERED_STEP = 0.2, 0.05
+# However slowly they do.
+LONGEST_STEP = 0.5
+# No share is higher, or it would take too long to come down again.
+MOST_FAILING = 0.7
 # To the first token, of a deployment that has only failed so far.
 UNKNOWN_SECONDS = 1.0
 # Who was not asked for so long is worth a look.
-DUE_SECONDS = 10.0
+DUE_SECONDS = 15.0
 # Of the requests to a deployment, as many may be sent a second time; so many at once after a quiet time.
 RETRY_SHARE = 0.1
 RETRY_BURST = 10.0
@@ -134,8 +139,8 @@ class Pulse:
 
     def _felt(self, feel: Feel, fault: bool, now: float) -> None:
         kept = exp((feel.failing_at - now) / FAILING_SECONDS)
-        kept = min(max(kept, 1 - LONGEST_STEP), 1 - LEAST_STEP)
-        feel.failing = feel.failing * kept + fault * (1 - kept)
+        kept = min(max(kept, 1 - LONGEST_STEP), 1 - (FAILED_STEP if fault else ANSWERED_STEP))
+        feel.failing = min(MOST_FAILING, feel.failing * kept + fault * (1 - kept))
         feel.failing_at = now
 
     def may_retry(self, deployment_id: int) -> bool:
@@ -164,7 +169,7 @@ class Pulse:
         if not feel.failing:
             return seconds
         # Every failure costs a caller an attempt. The power is such that one alone does not yet double it.
-        return (seconds or UNKNOWN_SECONDS) / max(0.05, 1 - feel.failing) ** 3
+        return (seconds or UNKNOWN_SECONDS) / (1 - feel.failing) ** 3
 
     def due(self, deployment: DeploymentSpec) -> bool:
         """Whether it was not asked for a while, and nobody is asking."""

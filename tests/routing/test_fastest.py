@@ -19,6 +19,8 @@ from tests.routing.test_policy import A, B, C, group, table
 
 GROUP = group("g", Member(A, 1, 1), Member(B, 1, 1), Member(C, 1, 1), strategy="fastest")
 TABLE = table(GROUP)
+# Requests a second, and seconds to the first token of who is well.
+RATES = [(2, 0.4), (5, 0.4), (20, 0.3), (50, 0.2)]
 
 
 class Simulation:
@@ -93,10 +95,15 @@ def shares(attempts: Counter[str]) -> dict[str, float]:
     return {name: attempts[name] / attempts.total() for name in "bc"}
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize(("rate", "first_token"), [(2, 0.4), (5, 0.4), (10, 0.4), (50, 0.2)])
+@pytest.mark.parametrize(
+    ("rate", "first_token", "seed"),
+    [
+        *((rate, first_token, seed) for rate, first_token in RATES for seed in range(8)),
+        *((200, 0.2, seed) for seed in range(2)),
+    ],
+)
 def test_the_ill_get_under_a_tenth_within_200_requests_and_their_share_within_a_minute_of_recovery(
-    seed: int, rate: float, first_token: float
+    rate: float, first_token: float, seed: int
 ) -> None:
     simulation = Simulation(seed, rate, first_token)
     well = simulation.run(200)
@@ -104,10 +111,11 @@ def test_the_ill_get_under_a_tenth_within_200_requests_and_their_share_within_a_
     simulation.ill = True
     first, second = simulation.run(100), simulation.run(100)
     assert max(shares(second).values()) < 0.1, second
-    if rate >= 5:
-        # What it took to find out included.
+    if rate < 200:
+        # What it took to find out included. Faster, a third has been sent before the slow one could have answered.
         assert max(shares(first + second).values()) < 0.1, first + second
-    assert max(shares(simulation.run(400)).values()) < 0.1
+    for _ in range(2):
+        assert max(shares(simulation.run(200)).values()) < 0.1
     simulation.ill = False
     recovered = simulation.now
     while simulation.now < recovered + 60:
