@@ -6,3 +6,7 @@ class TenantsConfig(AppConfig):
 
     name = "tenants"
     verbose_name = "Tenants"
+
+    def ready(self) -> None:
+        """Register the checks, which need the models."""
+        from tenants import checks  # noqa: F401  # registers itself

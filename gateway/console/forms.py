@@ -14,6 +14,7 @@ from django.utils import timezone
 from billing.calendars import PERIODS, midnight
 from billing.models import Quota
 from gateway.console import keyring
+from routing.access import permitted_names
 from routing.models import ModelGroup
 from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Team, slug_validator
@@ -24,10 +25,8 @@ RATES = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 
 def group_choices(tenant: TenantAccess) -> list[tuple[str, str]]:
-    """The model groups that the organization may use."""
-    allowed = tenant.organization.model_groups
-    if allowed is None and tenant.organization.plan is not None:
-        allowed = tenant.organization.plan.model_groups
+    """The model groups that the organization and its plan both allow."""
+    allowed = permitted_names(tenant.organization)
     names = ModelGroup.objects.order_by("name").values_list("name", flat=True)
     return [(name, name) for name in names if allowed is None or name in allowed]
 

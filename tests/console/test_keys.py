@@ -14,8 +14,9 @@ from django.test import Client
 from django.urls import reverse
 
 from billing.models import UsageRollup
+from routing.models import ModelGroup
 from tenants.keys import digest
-from tenants.models import ApiKey, AuditEntry
+from tenants.models import ApiKey, AuditEntry, Plan
 from tenants.permissions import Role
 from tenants.services.teams import set_team_member
 from tests.cast import Cast
@@ -80,6 +81,19 @@ def test_the_snippets_are_ready_to_run(acme: Cast, sign_in: SignIn, settings: An
     assert f'OpenAI(base_url="https://weir.example/v1", api_key="{secret}")' in html
     assert f'baseURL: "https://weir.example/v1", apiKey: "{secret}"' in html
     assert 'model="quality"' in html
+
+
+def test_the_models_on_offer_are_those_that_organization_and_plan_both_allow(
+    acme: Cast, sign_in: SignIn
+) -> None:
+    for name in ("one", "two", "three"):
+        ModelGroup.objects.create(name=name)
+    organization = acme.organization
+    organization.plan = Plan.objects.create(name="small", model_groups=["one", "two"])
+    organization.model_groups = ["two", "three"]
+    organization.save(update_fields=["plan", "model_groups"])
+    html = sign_in(acme.ann).get(reverse("console:key_new", args=["acme"])).content.decode()
+    assert re.findall(r'name="model_groups" value="(\w+)"', html) == ["two"]
 
 
 def test_a_key_is_made_as_the_form_says(acme: Cast, sign_in: SignIn) -> None:

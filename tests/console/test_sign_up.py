@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.core.cache import cache
+from django.core.checks import run_checks
 from django.test import Client
 from django_scopes import scope, scopes_disabled
 
@@ -105,6 +106,33 @@ def test_a_new_organization_gets_the_terms_of_the_settings_and_the_page_says_so(
     assert (made.billing, str(made.plan)) == (billing, "start")
     with scope(organization=made):
         assert wallet(made).limit == limit
+
+
+def test_a_plan_that_is_missing_is_said_on_the_page_and_makes_nothing(
+    acme: Cast, sign_in: SignIn, settings: Any
+) -> None:
+    settings.SIGN_UP_PLAN = "absent-plan"
+    answer = sign_in(acme.bob).post(NEW, {**WISH, "slug": "mine"})
+    html = answer.content.decode()
+    assert answer.status_code == 422
+    assert "the plan for new organizations is missing" in html
+    assert "absent-plan" not in html
+    assert 'value="mine"' in html
+    assert Organization.objects.count() == 1
+
+
+def test_the_check_refuses_a_plan_that_is_missing_where_people_make_organizations(
+    db: None, settings: Any
+) -> None:
+    def found() -> list[str]:
+        return [message.msg for message in run_checks(tags=["database"], databases=["default"])]
+
+    settings.SIGN_UP, settings.SIGN_UP_PLAN = "open", "start"
+    assert found() == ["SIGN_UP_PLAN names the plan 'start', which does not exist."]
+    Plan.objects.create(name="start")
+    assert found() == []
+    settings.SIGN_UP, settings.SIGN_UP_PLAN = "invited", "gone"
+    assert found() == []
 
 
 @pytest.mark.parametrize(

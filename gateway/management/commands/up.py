@@ -103,6 +103,8 @@ class Command(BaseCommand):
             children.append(manage(model, model, "--port", str(model_port), stage=3))
             demo_options += [f"--{model}-url", f"http://127.0.0.1:{model_port}"]
         summary = self.prepare("the demo", "demo", *demo_options) if demo else ""
+        if settings.SIGN_UP_PLAN:
+            self.prepare("the settings", "check", "--database", "default")
 
         printer = Printer({child.name for child in children})
         supervisor = Supervisor(
