@@ -267,6 +267,8 @@ class ApiKey(models.Model):
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
     last_used_at = models.DateTimeField(null=True, blank=True)
+    # Lent to its owner's browser by the console's playground: its secret changes each time, nobody reads it.
+    playground = models.BooleanField(default=False, db_default=False)
 
     objects: ClassVar[models.Manager[ApiKey]] = owned_by("organization")
 

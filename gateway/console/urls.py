@@ -19,6 +19,7 @@ from gateway.console import (
     notifications,
     organizations,
     overview,
+    playground,
     quotas,
     requests,
     statements,
@@ -30,6 +31,7 @@ app_name = "console"
 _pages: list[URLPattern | URLResolver] = [
     path("", overview.overview, name="overview"),
     path("keys/", include(keys.urlpatterns)),
+    path("playground/", include(playground.urlpatterns)),
     path("quotas/", include(quotas.urlpatterns)),
     path("models/", include([*models.urlpatterns, *why.urlpatterns])),
     path("health/", health.health, name="health"),

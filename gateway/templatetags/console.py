@@ -230,6 +230,7 @@ register.simple_tag(sign_up_open)
 SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Overview", "overview", "overview", (Permission.VIEW,)),
     ("Keys", "keys", "keys", (Permission.VIEW_OWN_USAGE,)),
+    ("Playground", "playground", "play", (Permission.MAKE_OWN_KEYS, Permission.MANAGE_KEYS)),
     ("Quotas", "quotas", "quotas", (Permission.VIEW,)),
     ("Models", "models", "model", (Permission.VIEW,)),
     ("Members", "members", "members", (Permission.VIEW,)),

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 PATIENCE_MS = 15_000
-# Chromium notes an answer to a form with an error in its console.
-NOTED = "status of 422"
+# Chromium notes an answer to a form with an error in its console, and a refusal of the API.
+NOTED = ("status of 422", "status of 429")
 T = TypeVar("T")
 
 
@@ -55,7 +55,7 @@ def browse(chromium: str, base_url: str) -> Iterator[Browse]:
                 "console",
                 lambda line: (
                     problems.append(line.text)
-                    if line.type in {"error", "warning"} and NOTED not in line.text
+                    if line.type in {"error", "warning"} and not any(words in line.text for words in NOTED)
                     else None
                 ),
             )

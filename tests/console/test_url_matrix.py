@@ -63,6 +63,10 @@ READS: dict[str, tuple[int, ...]] = {
     "console:key_edit": (200, 200, 403, 404, 403, 200),
     "console:key_rotate": (200, 200, 403, 404, 403, 200),
     "console:key_revoke": (200, 200, 403, 404, 404, 200),
+    # For whoever may make a key at all; without a team the page says what is missing.
+    "console:playground": (200, 200, 403, 200, 403, 200),
+    "console:playground_key": (405, 405, 403, 405, 403, 405),
+    "console:playground_usage": (200, 200, 403, 200, 403, 200),
     "console:models": ALL,
     "console:model": ALL,
     "console:model_why": ALL,
@@ -201,6 +205,9 @@ WRITES = [
     Write("key_rotate", (200, 200, 403, 404, 403, 200), {"overlap": "3600"}),
     Write("key_revoke", (302, 302, 403, 404, 404, 302)),
     Write("key_revoke", (302, 302, 403, 302, 404, 302), {}, {"key": "{backend}"}),
+    # Own keys, in teams of one's own or those one manages.
+    Write("playground_key", (200, 200, 403, 200, 403, 200), {"team": "{search}"}),
+    Write("playground_key", (200, 200, 403, 404, 403, 404), {"team": "{ads}"}),
     Write("quota_save", MANAGED, {"concurrency": "3"}, {"layer": "organization"}),
     Write("quota_save", MANAGED, {"budget_day": "3"}, {"layer": "end_user"}),
     Write("quota_save", (302, 302, 403, 403, 403, 302), {"concurrency": "3"}, {"layer": "team-{search}"}),
