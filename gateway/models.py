@@ -47,6 +47,28 @@ class StoredResponse(models.Model):
         return self.id
 
 
+class UsageCheck(models.Model):
+    """Of a sample of one deployment's answers of one day (UTC), tokens as its provider reported them and as
+    the gateway counted them. Workers add to it by SQL of their own (``gateway.v1.usage_checks``)."""
+
+    deployment = models.CharField(max_length=100)
+    day = models.DateField()
+    requests = models.BigIntegerField()
+    reported_input = models.BigIntegerField()
+    # Without reasoning that was not shown, which nobody else can count.
+    reported_output = models.BigIntegerField()
+    counted_input = models.BigIntegerField()
+    counted_output = models.BigIntegerField()
+    # Reported by counted tokens, of the request where they are farthest apart.
+    worst_ratio = models.DecimalField(max_digits=12, decimal_places=4)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["deployment", "day"], name="usage_check_of_a_day")]
+
+    def __str__(self) -> str:
+        return f"{self.deployment} {self.day}"
+
+
 def channel_choices() -> list[tuple[str, str]]:
     """How a message travels."""
     return [("email", "E-mail"), ("webhook", "Signed webhook"), ("slack", "Slack-compatible webhook")]

@@ -263,6 +263,8 @@ SHUTDOWN_SECONDS: float = env.float("SHUTDOWN_SECONDS", default=30.0)
 RELOAD_POLL_SECONDS: float = env.float("RELOAD_POLL_SECONDS", default=5.0)
 # PROBE_SECONDS: how often Celery looks for deployments to probe whose pause ends by the next look; 0: never.
 PROBE_SECONDS: float = env.float("PROBE_SECONDS", default=2.0)
+# ACCOUNTING_SAMPLE: of which share of the answers (0 to 1) the gateway counts the tokens itself, to compare.
+ACCOUNTING_SAMPLE: float = env.float("ACCOUNTING_SAMPLE", default=0.01)
 # SHIP_INTERVAL_SECONDS: how often the shipper looks into the journal.
 SHIP_INTERVAL_SECONDS: float = env.float("SHIP_INTERVAL_SECONDS", default=0.1)
 

@@ -30,6 +30,7 @@ from billing.services.quotas import raise_quota, set_quota
 from billing.services.wallet import adjust, refund, top_up, wallet
 from billing.settlement import Ended, settle
 from billing.statements import making
+from gateway.models import UsageCheck
 from routing.models import ModelGroup
 from routing.services.deployments import create_deployment
 from routing.services.groups import Place, create_model_group
@@ -536,6 +537,21 @@ def make_sample() -> Sample:
         ).decode(),
         reason="started_at: this is no time.",
     )
+    for name, counts, worst in (
+        ("gpt-large", (412, 381_204, 380_990, 92_118, 92_034), "1.0412"),
+        ("claude", (97, 120_411, 98_350, 31_877, 27_002), "1.3120"),
+        ("relay-of-a-relay", (31, 88_412, 41_077, 9_120, 8_995), "4.2100"),
+    ):
+        UsageCheck.objects.create(
+            deployment=name,
+            day=timezone.now().date(),
+            requests=counts[0],
+            reported_input=counts[1],
+            counted_input=counts[2],
+            reported_output=counts[3],
+            counted_output=counts[4],
+            worst_ratio=Decimal(worst),
+        )
     TaskRun.objects.create(
         name="post_usage", started_at=timezone.now(), ended_at=timezone.now(), seconds=0.02, runs=812
     )

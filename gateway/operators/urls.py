@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from gateway.operators import (
+    accounting,
     dead_letters,
     deployments,
     groups,
@@ -26,6 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("tenants/<slug:slug>/standing/", tenants.standing, name="tenant_standing"),
     path("tenants/<slug:slug>/visit/", visits.visit, name="tenant_visit"),
     path("health/", health.health, name="health"),
+    path("accounting/", accounting.accounting, name="accounting"),
     path("margin/", margin.margin, name="margin"),
     path("providers/", providers.providers, name="providers"),
     path("providers/<str:name>/", providers.provider_detail, name="provider"),

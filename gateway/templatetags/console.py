@@ -264,6 +264,7 @@ def _place(name: str) -> tuple[int, int]:
 OPERATOR_SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Tenants", "operator:tenants", "team"),
     ("Health", "operator:health", "clock"),
+    ("Accounting check", "operator:accounting", "check"),
     ("Margin", "operator:margin", "costs"),
     ("Providers", "operator:providers", "model"),
     ("Deployments", "operator:deployments", "overview"),

@@ -144,6 +144,11 @@ def said(messages: Iterable[dict[str, Any]]) -> str:
     return "".join(texts)
 
 
+def messages_of_body(body: bytes) -> Iterator[dict[str, Any]]:
+    """The messages of a plain answer, which is read when the first is asked for."""
+    yield from messages_of(orjson.loads(body), "message")
+
+
 def count_usage(facts: Facts, model: str, messages: Iterable[dict[str, Any]]) -> TokenUsage:
     """What was used, counted from the request and from what the model wrote.
 

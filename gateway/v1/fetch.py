@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ from billing.token_usage import COUNTED, ESTIMATED, REPORTED, TokenUsage, from_o
 from gateway.v1 import answers
 from gateway.v1.asking import ask, kept
 from gateway.v1.contracts import Contract, contract_for, kept_answer, kept_stream
-from gateway.v1.counting import count_usage, counted_answer, counted_stream, shown_usage
+from gateway.v1.counting import count_usage, counted_answer, counted_stream, messages_of_body, shown_usage
 from gateway.v1.error_bodies import reported_usage
 from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed
 from gateway.v1.exchange import Attempt, Exchange
@@ -37,7 +37,7 @@ from gateway.v1.pulse import Pulse
 from gateway.v1.readers import read_answer
 from gateway.v1.refusals import read_refusal
 from gateway.v1.repairing import scanner_for
-from gateway.v1.stream import StreamScanner, identity
+from gateway.v1.stream import MOST_KEPT_BYTES, StreamScanner, identity
 from gateway.v1.transcriptions import STREAMED
 from gateway.v1.turns import Turn, idle_wait
 from gateway.v1.upstream import Answer, Upstream, UpstreamError
@@ -174,6 +174,17 @@ class Fetch:
         if self._scanner is not None:
             return self._scanner.used()
         return from_openai(self._spent) if self._spent else None
+
+    def told(self) -> tuple[Facts, Iterable[dict[str, Any]]] | None:
+        """What was asked, and the messages of the whole answer, where both are a chat's (or embeddings) as it
+        went over the wire; None otherwise."""
+        facts, scanner = self._facts, self._scanner
+        if facts.endpoint not in COUNTED_ENDPOINTS or self.native or self._contract or self._carried:
+            return None
+        if scanner is None:
+            embeds = facts.endpoint == "embeddings"
+            return facts, () if embeds else messages_of_body(self._body)
+        return (facts, scanner.deltas()) if scanner.bytes < MOST_KEPT_BYTES else None
 
     @property
     def seen_tokens(self) -> int:

@@ -16,13 +16,15 @@ from gateway.v1.resume import Resumption, resumable
 from gateway.v1.stream import error_event
 from gateway.v1.turns import Turns, retry_after_of
 from gateway.v1.upstream import Upstream
+from gateway.v1.usage_checks import UsageChecks
 
 
 class Relay:
     """Relays exchanges through ``upstream``. One a worker."""
 
-    def __init__(self, upstream: Upstream, pulse: Pulse) -> None:
+    def __init__(self, upstream: Upstream, pulse: Pulse, checks: UsageChecks) -> None:
         self._upstream = upstream
+        self._checks = checks
         self._pulse = pulse
         self._hedges = Hedges(upstream, pulse)
         self._random = Random()  # noqa: S311  # spreads retries, guards nothing
@@ -79,6 +81,7 @@ class Relay:
                 if not error.moves_on:
                     turns.instead(after_refusal(error.reason, turns.tried) if resuming is None else ())
             else:
+                self._checks.sample(fetch)
                 return "completed", 200, ""
             finally:
                 turns.ended(turn, fetch.attempt.reason)

@@ -31,6 +31,7 @@ from gateway.v1.rates import RateBook, load_rates
 from gateway.v1.relay import Relay
 from gateway.v1.stored import StoredResponses
 from gateway.v1.upstream import Upstream
+from gateway.v1.usage_checks import UsageChecks
 from routing import table
 from routing.table import RoutingTable, load_table
 
@@ -86,7 +87,8 @@ class Worker:
         )
         self.abandoned = Abandoned(settings.ABANDONED_SECONDS, settings.ABANDONED_TOKENS)
         self.upstream = Upstream()
-        self.relay = Relay(self.upstream, self.pulse)
+        self._checks = UsageChecks(self.pool, settings.ACCOUNTING_SAMPLE)
+        self.relay = Relay(self.upstream, self.pulse, self._checks)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -112,6 +114,7 @@ class Worker:
             asyncio.create_task(self._maintain()),
             asyncio.create_task(self._board.run()),
             asyncio.create_task(self.affinity.run()),
+            asyncio.create_task(self._checks.run()),
         ]
 
     async def stop(self) -> None:
@@ -119,6 +122,7 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._checks.close()
         try:
             await self._leases.close()
         except Exception:  # the shipper returns the leases of a worker that is gone

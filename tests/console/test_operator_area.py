@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +25,7 @@ from billing.journal import JournalWriter
 from billing.models import DeadLetter, Price, ReconcileReport, TaskRun, UsageEvent
 from billing.services.prices import set_price
 from billing.services.wallet import top_up, wallet
+from gateway.models import UsageCheck
 from gateway.operators.tenants import tenant_rows
 from gateway.operators.work import journal_state, tasks
 from routing.models import Deployment, Provider
@@ -102,6 +103,7 @@ def addresses(tenant: Tenant) -> dict[str, str]:
         "tenants": reverse("operator:tenants"),
         "tenant": reverse("operator:tenant", args=[tenant.organization.slug]),
         "health": reverse("operator:health"),
+        "accounting": reverse("operator:accounting"),
         "margin": reverse("operator:margin"),
         "providers": reverse("operator:providers"),
         "provider": reverse("operator:provider", args=[upstream().name]),
@@ -126,7 +128,7 @@ def test_operators_see_every_page_and_owners_none(acme: Tenant, operator: Client
 def test_the_navigation_is_the_operators_own_and_marks_the_page(operator: Client) -> None:
     html = operator.get("/operator/work/").content.decode()
     nav = html[html.index('aria-label="Sections"') : html.index("</nav>")]
-    assert nav.count("<li>") == 11
+    assert nav.count("<li>") == 12
     assert nav.count('aria-current="page"') == 1
     assert "/o/" not in nav
 
@@ -428,3 +430,32 @@ def test_the_margin_is_charge_less_cost_by_tenant_provider_and_deployment(operat
     assert table("tenant") == [("Acme", 1, Decimal(6)), ("Globex", 3, Decimal(-1))]
     assert table("deployment") == [("a", 3, Decimal(4)), ("gone", 1, Decimal(1))]
     assert table("provider") == [("upstream", 3, Decimal(4)), ("removed (gone)", 1, Decimal(1))]
+
+
+# --- The accounting check ---------------------------------------------------------------------------
+
+
+def checked(deployment: str, day: date, *counts: int, worst: str) -> None:
+    names = ("requests", "reported_input", "counted_input", "reported_output", "counted_output")
+    sums = dict(zip(names, counts, strict=True))
+    UsageCheck.objects.create(deployment=deployment, day=day, worst_ratio=Decimal(worst), **sums)
+
+
+def test_the_accounting_check_shows_who_reports_more_than_was_counted(operator: Client) -> None:
+    today = datetime.now(UTC).date()
+    checked("fair", today, 2, 100, 100, 40, 40, worst="1.1")
+    checked("greedy", today, 1, 300, 100, 20, 20, worst="2.5")
+    checked("greedy", today - timedelta(days=1), 1, 100, 100, 60, 20, worst="0.3")
+    checked("greedy", today - timedelta(days=99), 9, 9, 9, 9, 9, worst="9")
+    rows = operator.get("/operator/accounting/").context["rows"]
+    assert [(row.name, row.requests, row.far, row.worst) for row in rows] == [
+        # Reported 400 and 80 of 200 and 40: twice. Its farthest is 0.3, of which the inverse is 3.33.
+        ("greedy", 2, True, Decimal("0.3")),
+        ("fair", 2, False, Decimal("1.1")),
+    ]
+    assert (rows[0].input_ratio, rows[0].output_ratio, rows[0].ratio) == (2, 2, 2)
+    days = operator.get("/operator/accounting/?deployment=greedy").context["rows"]
+    assert [(row.name, row.requests) for row in days] == [
+        (f"{today}", 1),
+        (f"{today - timedelta(days=1)}", 1),
+    ]

@@ -121,6 +121,7 @@ READS: dict[str, tuple[int, ...]] = {
     "operator:tenant_standing": NOBODY,
     "operator:tenant_visit": NOBODY,
     "operator:health": NOBODY,
+    "operator:accounting": NOBODY,
     "operator:margin": NOBODY,
     "operator:providers": NOBODY,
     "operator:provider": NOBODY,

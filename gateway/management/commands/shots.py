@@ -192,6 +192,7 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
         for name in (
             "tenants",
             "health",
+            "accounting",
             "margin",
             "providers",
             "deployments",
