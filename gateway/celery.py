@@ -28,7 +28,7 @@ app.conf.beat_schedule = {
 
 
 @app.on_after_configure.connect
-def _schedule_probes(sender: Celery, **_signal: Any) -> None:
+def _schedule_optional(sender: Celery, **_signal: Any) -> None:
     """Put on the clock what a setting switches off. Settings cannot be read before this."""
     from django.conf import settings
 
@@ -37,4 +37,10 @@ def _schedule_probes(sender: Celery, **_signal: Any) -> None:
             "task": "gateway.tasks.probe",
             "schedule": settings.PROBE_SECONDS,
             "options": {"expires": settings.PROBE_SECONDS},
+        }
+    if settings.OPERATOR_EMAILS:
+        sender.conf.beat_schedule["operators"] = {
+            "task": "gateway.tasks.tell_operators",
+            "schedule": 10.0,
+            "options": {"expires": 10},
         }

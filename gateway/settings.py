@@ -225,7 +225,10 @@ EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
 # MAIL_FROM: the sender of invitations and password resets.
 DEFAULT_FROM_EMAIL: str = env.str("MAIL_FROM", default="weir@localhost")
-
+# OPERATOR_EMAILS: who is told of providers that fail, addresses between commas; empty: nobody.
+OPERATOR_EMAILS: list[str] = env.list("OPERATOR_EMAILS", default=[])
+if not all("@" in address for address in OPERATOR_EMAILS):
+    raise ImproperlyConfigured("OPERATOR_EMAILS must be e-mail addresses between commas.")
 # WEBHOOK_PRIVATE_ADDRESSES: whether notifications may go to private networks, and over plain http.
 WEBHOOK_PRIVATE_ADDRESSES: bool = env.bool("WEBHOOK_PRIVATE_ADDRESSES", default=DEBUG)
 

@@ -12,7 +12,7 @@ from django.db import transaction
 from billing.models import TaskRun
 from billing.tasks import PlatformTask
 from gateway.models import StoredResponse
-from gateway.notifications import occasions, sending
+from gateway.notifications import occasions, operators, sending
 from gateway.probes import probe_due
 from gateway.v1.worker import database_dsn
 from tenants.services import visits
@@ -43,6 +43,12 @@ def notice() -> None:
     """Look for what is worth telling, and queue it."""
     now = datetime.now(UTC)
     occasions.tell([*occasions.budget_alerts(now), *occasions.keys_that_end(now), *occasions.outages(now)])
+
+
+@shared_task(base=PlatformTask, soft_time_limit=45, time_limit=55)
+def tell_operators() -> None:
+    """Tell operators which deployments fail; what was told this hour stands in the task's run."""
+    operators.tell(datetime.now(UTC))
 
 
 @shared_task(base=PlatformTask, soft_time_limit=30, time_limit=45)
