@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from routing.dialects.base import PATHS, Dialect, Repaired
@@ -18,6 +18,36 @@ _REASONS = re.compile(r"(?:o\d|gpt-[5-9])(?:[-.]|$)")
 def reasons(model: str) -> bool:
     """Whether it is a model that thinks before it answers."""
     return _REASONS.match(model) is not None
+
+
+# What other providers say and want back in a message of the assistant and in its calls.
+_THEIRS: Final = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
+_THEIRS_IN_CALLS: Final = frozenset({"index", "extra_content"})
+
+
+def plain_messages(body: dict[str, Any], refused: frozenset[str]) -> None:
+    """A conversation that was led elsewhere, without members that OpenAI does not know: ``refused`` of
+    messages, and those of calls."""
+    given = body.get("messages")
+    for place, message in enumerate(given if isinstance(given, list) else ()):
+        if not isinstance(message, dict) or message.get("role") != "assistant":
+            continue
+        calls = message.get("tool_calls")
+        if isinstance(calls, list) and any(
+            isinstance(call, dict) and not _THEIRS_IN_CALLS.isdisjoint(call) for call in calls
+        ):
+            calls = [
+                {name: value for name, value in call.items() if name not in _THEIRS_IN_CALLS}
+                for call in calls
+            ]
+        elif refused.isdisjoint(message):
+            continue
+        changed = {name: value for name, value in message.items() if name not in refused}
+        if calls is not None:
+            changed["tool_calls"] = calls
+        if body["messages"] is given:
+            body["messages"] = list(given)
+        body["messages"][place] = changed
 
 
 def rename_bound(deployment: DeploymentSpec, body: dict[str, Any]) -> None:
@@ -36,6 +66,7 @@ class OpenAI(Dialect):
     def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
         """See Dialect."""
         rename_bound(deployment, body)
+        plain_messages(body, _THEIRS)
         return super().adapt(deployment, body)
 
 
@@ -71,6 +102,8 @@ class Azure(Repaired):
     def adapt(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
         """See Dialect."""
         rename_bound(deployment, body)
+        # Models of others are hosted there too, and may want their thinking back.
+        plain_messages(body, frozenset({"reasoning_details"}))
         if "tools" not in body:
             # Refused without tools.
             body.pop("tool_choice", None)

@@ -16,6 +16,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from gateway.models import StoredResponse
 from routing.models import GroupDeployment, ModelGroup, Provider
+from tests.clients.wire import SAY_CALL, gemini
 from tests.conftest import COPIES, committing
 from tests.dialects.anthropic_corpus import block, delta, end, start, stop
 from tests.dialects.anthropic_corpus import events as stream_of
@@ -74,6 +75,7 @@ RECORDINGS = {
         for way in ("chat", "stream", "message")
     },
     **{f"limit-{way}": ("gemini", Recording(LIMITED, 429, JSON)) for way in ("chat", "stream", "message")},
+    "signed": ("gemini", Recording(gemini(SAY_CALL, streamed=False), content_type=JSON)),
     "response": ("openai", Recording(json.dumps(TEXT_ANSWER).encode(), content_type=JSON)),
     "response-failed": (
         "openai",
@@ -301,6 +303,49 @@ def test_a_kept_response_goes_on_with_its_thinking(played: Played, stack: Stack,
         assert StoredResponse.objects.count() == 2
     stack.settled()
     books_balance(keeper)
+
+
+def signatures(played: Played) -> list[str | None]:
+    """Those of the calls that the last request to Gemini carries."""
+    turns = played.player.asked["signed"]["contents"]
+    return [
+        part.get("thoughtSignature") for turn in turns for part in turn["parts"] if "functionCall" in part
+    ]
+
+
+def test_geminis_signature_goes_back_with_its_call_from_anthropics_sdk(
+    played: Played, claude: Anthropic
+) -> None:
+    asked: Any = {"model": played.model("signed"), "max_tokens": 50}
+    tools: Any = [{"name": "weather", "input_schema": {"type": "object", "properties": {}}}]
+    first = claude.messages.create(messages=HI, tools=tools, **asked)
+    call = next(block for block in first.content if block.type == "tool_use")
+    result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
+    talk: Any = [
+        *HI,
+        {"role": "assistant", "content": first.content},
+        {"role": "user", "content": [result]},
+    ]
+    claude.messages.create(messages=talk, tools=tools, **asked)
+    assert signatures(played) == ["c2ln"]
+
+
+def test_geminis_signature_goes_back_with_its_call_from_openais_sdk(
+    played: Played, sdk: openai.OpenAI
+) -> None:
+    asked: Any = {
+        "model": played.model("signed"),
+        "tools": [
+            {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+        ],
+        "include": ["reasoning.encrypted_content"],
+    }
+    first = sdk.responses.create(input="hi", **asked)
+    call = next(item for item in first.output if item.type == "function_call")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    talk: Any = [*HI, *(item.to_dict() for item in first.output), result]
+    sdk.responses.create(input=talk, **asked)
+    assert signatures(played) == ["c2ln"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

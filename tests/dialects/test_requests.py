@@ -337,3 +337,29 @@ MEMBERS = (
     *("tools", "tool_choice", "response_format", "temperature", "top_p", "max_tokens", "stop", "messages"),
     *("reasoning_effort", "service_tier", "user", "n", "thinking", "output_config", "seed"),
 )
+
+
+def test_what_others_want_back_does_not_go_to_openai() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    theirs = {"index": 0, "extra_content": {"google": {"thought_signature": "s"}}}
+    thought = {"reasoning_content": "Hm", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]}
+    led: list[dict[str, Any]] = [
+        *SAY,
+        {"role": "assistant", "content": None, "tool_calls": [{**call, **theirs}], **thought},
+        {"role": "tool", "tool_call_id": "call_1", "content": "1"},
+        {"role": "assistant", "content": "A"},
+    ]
+    plain = {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert sent("openai", messages=led)[0]["messages"] == [led[0], plain, *led[2:]]
+    assert sent("azure", messages=led)[0]["messages"][1] == {**plain, "reasoning_content": "Hm"}
+    # The client's own objects stay as they are, for whoever is asked next.
+    assert led[1]["tool_calls"][0]["extra_content"] == theirs["extra_content"]
+    assert sent("generic", messages=led)[0]["messages"] == led
+
+
+def test_messages_without_anything_of_others_are_not_even_copied() -> None:
+    led = [*SAY, {"role": "assistant", "content": "A"}]
+    body: dict[str, Any] = {"messages": led}
+    provider = ProviderSpec(1, "p", KINDS["openai"], "http://x", 1, 1, 1, 1)
+    dialect("openai").adapt(DeploymentSpec(1, "d", "m", provider, None, None, None), body)
+    assert body["messages"] is led

@@ -16,6 +16,7 @@ from gateway.v1.exchange import Exchange
 from gateway.v1.facts import Facts
 from gateway.v1.shown import Shown
 from gateway.v1.stream import error_event
+from gateway.v1.translation import thoughts
 from gateway.v1.translation.completions import Completion, completion_facts
 from gateway.v1.translation.message_requests import message_facts
 from gateway.v1.translation.messages import Message
@@ -447,3 +448,64 @@ def test_what_must_come_back_is_encrypted_content_to_who_asked_for_it() -> None:
 @pytest.mark.parametrize("text", ["", "weir1:", "weir1:!!!", "weir1:AAAA", "other"])
 def test_a_string_that_is_not_ours_carries_nothing(text: str) -> None:
     assert unpacked(text) == []
+
+
+SIGNATURE = {"google": {"thought_signature": "EpEg"}}
+
+
+def two_calls() -> list[dict[str, Any]]:
+    """Deltas of two calls at once, the first with a signature, as Gemini's answers are read."""
+    first, second = (
+        {
+            "index": at,
+            "id": f"call_{at}",
+            "type": "function",
+            "function": {"name": "f", "arguments": '{"a": 1}'},
+        }
+        for at in (0, 1)
+    )
+    return [{"reasoning_content": "Hm"}, {"tool_calls": [{**first, "extra_content": SIGNATURE}, second]}]
+
+
+def test_what_came_with_a_call_makes_the_round_trip_through_messages() -> None:
+    found = events(shown("messages", [stream_of(two_calls(), "tool_calls")]))
+    blocks = [event["content_block"] for event in found if event["type"] == "content_block_start"]
+    assert [block["type"] for block in blocks] == ["thinking", "redacted_thinking", "tool_use", "tool_use"]
+    assert "EpEg" not in orjson.dumps(blocks[2:]).decode()
+    for block in blocks[2:]:
+        block["input"] = {"a": 1}
+    talk = [{"role": "assistant", "content": blocks}]
+    (back,) = message_facts(orjson.dumps({"model": "m", "max_tokens": 9, "messages": talk}), "").body[
+        "messages"
+    ]
+    assert [call.get("extra_content") for call in back["tool_calls"]] == [SIGNATURE, None]
+    assert "reasoning_details" not in back
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_came_with_a_call_makes_the_round_trip_through_responses(wanted: bool) -> None:
+    told = {"reasoning_content": "Hm", **two_calls()[1]}
+    include = ["reasoning.encrypted_content"] if wanted else []
+    items = whole("responses", told, "tool_calls", include=include)["output"]
+    kinds = ["reasoning", *(["reasoning"] if wanted else []), "function_call", "function_call"]
+    assert [item["type"] for item in items] == kinds
+    results = [{"type": "function_call_output", "call_id": f"call_{at}", "output": "1"} for at in (0, 1)]
+    asked = {"model": "m", "input": [*items, *results]}
+    back = response_facts(orjson.dumps(asked), "").body["messages"][0]
+    expected = [SIGNATURE, None] if wanted else [None, None]
+    assert [call.get("extra_content") for call in back["tool_calls"]] == expected
+    assert back["reasoning_content"] == "Hm"
+    assert "reasoning_details" not in back
+
+
+def test_forged_thinking_changes_no_call() -> None:
+    forged = thoughts.packed([{"type": "weir.call", "id": ["x"], "extra_content": 7}, {"type": "weir.call"}])
+    content = [
+        {"type": "redacted_thinking", "data": forged},
+        {"type": "tool_use", "id": "call_0", "name": "f", "input": {}},
+    ]
+    talk = [{"role": "assistant", "content": content}]
+    (back,) = message_facts(orjson.dumps({"model": "m", "max_tokens": 9, "messages": talk}), "").body[
+        "messages"
+    ]
+    assert "extra_content" not in back["tool_calls"][0]

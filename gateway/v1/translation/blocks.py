@@ -70,11 +70,13 @@ class Step:
 
 
 class Blocks:
-    """The blocks of one answer. ``feed`` it deltas, then ``finish``."""
+    """The blocks of one answer. ``feed`` it deltas, then ``finish``. ``sealed``: what came with a call has a
+    block of thinking before it."""
 
-    __slots__ = ("_calls", "_live", "all")
+    __slots__ = ("_calls", "_live", "_sealed", "all")
 
-    def __init__(self) -> None:
+    def __init__(self, *, sealed: bool = False) -> None:
+        self._sealed = sealed
         self.all: list[Block] = []
         self._calls: dict[int, Block] = {}
         # Which of them is open; those before it are closed, those behind it wait.
@@ -146,6 +148,9 @@ class Blocks:
         function = function if isinstance(function, dict) else {}
         block = self._calls.get(index)
         if block is None:
+            extra = thoughts.of_call(piece) if self._sealed else None
+            if extra is not None:
+                self._new(THINKING).details.append(extra)
             block = self._calls[index] = self._new(
                 CALL, str(piece.get("id") or ""), str(function.get("name") or "")
             )

@@ -85,6 +85,7 @@ def _assistant(content: str | list[Any], param: str) -> Object:
         message["reasoning_details"] = details
     if calls:
         message["tool_calls"] = calls
+    thoughts.give_back(message)
     return message
 
 

@@ -29,7 +29,7 @@ class Message:
         self._facts = facts
         self._asked = facts.asked or {}
         self._id = f"msg_{request_id.removeprefix('req_')}"
-        self._blocks = Blocks()
+        self._blocks = Blocks(sealed=True)
         self._finish: str | None = None
         # The stop sequence that ended it, where the provider tells.
         self._stopped_by: str | None = None
@@ -154,9 +154,10 @@ def _step(step: Step) -> bytes:
 
 
 def _unreadable(block: Block) -> bool:
-    """Whether it is thinking that the provider encrypted."""
+    """Whether it is thinking that the provider encrypted, or nothing but what it wants back."""
     details = block.details
-    return bool(details) and details[0].get("type") == thoughts.ENCRYPTED and not block.pieces
+    sealed = bool(details) and details[0].get("type") in (thoughts.ENCRYPTED, thoughts.CALL)
+    return sealed and not block.pieces
 
 
 def _empty(block: Block) -> Object:

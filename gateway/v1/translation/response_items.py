@@ -126,6 +126,9 @@ def messages_of(items: Iterable[Object]) -> list[Object]:
                 details = thoughts.unpacked(item.get("encrypted_content"))
                 if details:
                     own.setdefault("reasoning_details", []).extend(details)
+    for message in messages:
+        if "reasoning_details" in message:
+            thoughts.give_back(message)
     # Thinking alone, without what it led to, is no message.
     return [m for m in messages if m["role"] != "assistant" or m["content"] is not None or "tool_calls" in m]
 

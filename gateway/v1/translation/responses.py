@@ -28,7 +28,6 @@ class Response:
         self._created = int(time.time())
         self._model = facts.model
         self._tier: str | None = None
-        self._blocks = Blocks()
         # What became of the blocks. Text and refusals next to each other are one message.
         self._output: list[Object] = []
         self._finish: str | None = None
@@ -37,7 +36,9 @@ class Response:
         self._final: Object | None = None
         reasoning = self._asked.get("reasoning")
         reasoning = reasoning if isinstance(reasoning, dict) else {}
-        self._encrypted = ENCRYPTED_CONTENT in (self._asked.get("include") or ())
+        # A kept response needs it for the next one.
+        self._encrypted = facts.kept or ENCRYPTED_CONTENT in (self._asked.get("include") or ())
+        self._blocks = Blocks(sealed=self._encrypted)
         # Thinking is shown as a summary to who asked for one, and else as the text that it is.
         self._summarized = bool(reasoning.get("summary") or reasoning.get("generate_summary"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -20,6 +20,8 @@ from routing.dialects.anthropic.answers import FORMAT as ANTHROPIC
 _MARK: Final = "weir1:"
 ENCRYPTED: Final = "reasoning.encrypted"
 TEXT: Final = "reasoning.text"
+# What a provider wants back with a call, which stands beside the calls where those have no place for it.
+CALL: Final = "weir.call"
 # Members that come in pieces.
 _JOINED: Final = ("text", "summary", "data")
 
@@ -31,6 +33,29 @@ def merge(entry: Object, piece: Object) -> None:
         joined = name in _JOINED and isinstance(old, str) and isinstance(value, str)
         if value is not None:
             entry[name] = old + value if joined else value
+
+
+def of_call(call: Mapping[str, Any]) -> Object | None:
+    """The entry for what came with a call (Gemini's signature of the thought that led to it), or None."""
+    extra = call.get("extra_content")
+    if not isinstance(extra, dict) or not extra:
+        return None
+    return {"type": CALL, "id": call.get("id"), "extra_content": extra}
+
+
+def give_back(message: Object) -> None:
+    """Put what came with calls back into them, in a chat message that has such entries."""
+    details = message.get("reasoning_details") or ()
+    theirs = [entry for entry in details if entry.get("type") == CALL]
+    if not theirs:
+        return
+    extras = {str(entry.get("id")): entry.get("extra_content") for entry in theirs}
+    message["reasoning_details"] = [entry for entry in details if entry.get("type") != CALL]
+    if not message["reasoning_details"]:
+        del message["reasoning_details"]
+    for call in message.get("tool_calls") or ():
+        if isinstance(extras.get(call["id"]), dict):
+            call["extra_content"] = extras[call["id"]]
 
 
 def readable(entry: Object) -> str:
