@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zoneinfo
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -238,6 +239,8 @@ def environment_for(data_dir: Path) -> dict[str, str]:
         # The secrets of this test process, or keys made here would mean nothing there.
         **_secrets(),
         "SHIP_INTERVAL_SECONDS": "0.02",
+        # A test may write zones of its own there, whose midnight is near.
+        "PYTHONTZPATH": os.pathsep.join((str(data_dir / "zones"), *zoneinfo.TZPATH)),
         # Longer than by default: what a test lets end in time does so also on a busy machine.
         "ABANDONED_SECONDS": "2",
         # As in production: whatever the programs do, they can do without changing the books.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -65,22 +67,30 @@ def test_a_spent_budget_is_a_429_that_forbids_retries_and_names_the_budget(stack
     books_balance(tenant)
 
 
+def refused_until(tenant: Tenant, change: Callable[[], object]) -> bool:
+    """Whether requests are refused until ``change`` is made, and each next one passes a second after it, on
+    connections to both workers."""
+    body = {"model": "sim-small", "messages": ASK, "max_tokens": 10}
+    with ExitStack() as opened:
+        connections = [opened.enter_context(tenant.http()) for _ in range(12)]
+
+        def statuses() -> set[int]:
+            return {http.post("/v1/chat/completions", json=body).status_code for http in connections}
+
+        before = statuses()
+        change()
+        time.sleep(1)
+        return (before, statuses()) == ({429}, {200})
+
+
 def test_a_raised_budget_lets_the_next_request_through(stack: Stack, slug: str) -> None:
     tenant = stack.tenant(slug, quotas=[("team", "budget", "0.0000001", "month")])
-    with pytest.raises(openai.RateLimitError):
-        ask(tenant)
-    set_quota(
-        acting_user=None, scope="team", target=tenant.team, metric="budget", limit=Decimal(1), period="month"
-    )
 
-    def passes() -> bool:
-        try:
-            ask(tenant)
-        except openai.RateLimitError:
-            return False
-        return True
+    def more() -> None:
+        budget: dict[str, Any] = {"metric": "budget", "limit": 1, "period": "month"}
+        set_quota(acting_user=None, scope="team", target=tenant.team, **budget)
 
-    wait_until(passes, 2)
+    assert refused_until(tenant, more)
     books_balance(tenant)
 
 
@@ -88,16 +98,11 @@ def test_a_prepaid_organization_without_money_is_refused_until_it_tops_up(stack:
     tenant = stack.tenant(slug, billing="prepaid")
     with pytest.raises(openai.RateLimitError, match="balance of organization"):
         ask(tenant)
-    top_up(acting_user=None, organization=tenant.organization, amount=Decimal(1), reference=f"test:{slug}")
-
-    def passes() -> bool:
-        try:
-            ask(tenant)
-        except openai.RateLimitError:
-            return False
-        return True
-
-    wait_until(passes, 2)
+    organization = tenant.organization
+    assert refused_until(
+        tenant,
+        lambda: top_up(acting_user=None, organization=organization, amount=Decimal(1), reference=slug),
+    )
     books_balance(tenant)
 
 
