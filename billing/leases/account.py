@@ -5,9 +5,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
+
+from billing.money import EXACT, QUANTUM
 
 ZERO = Decimal(0)
+# How much of the time to come a lease is for, at the rate of spending of late.
+AHEAD_SECONDS = 60
+# A slice is at most this part of what is left, so that many workers can share the end of a budget.
+SHARE = Decimal(1) / 16
+# How much of the rate is the last look's, of a rate that is known.
+NEWEST = Decimal("0.25")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,13 @@ class Account:
 
     ``free`` is what of the lease no request has reserved; it is negative where requests were charged
     more than the lease had. ``lowest`` is the least it has been since the last look for idle money.
-    ``room`` is what the budget had left when the database was last asked.
+    ``room`` is what the budget had left when the database was last asked. ``rate`` is what requests are
+    charged in US dollars a second, smoothed; ``charged`` is what they were since the last look.
     """
 
     __slots__ = (
         "burst",
+        "charged",
         "end",
         "free",
         "id",
@@ -78,6 +88,7 @@ class Account:
         "open",
         "organization_id",
         "period",
+        "rate",
         "refilled_at",
         "refilling",
         "refused_need",
@@ -103,6 +114,8 @@ class Account:
         self.room = ZERO
         self.free = ZERO
         self.lowest = ZERO
+        self.charged = ZERO
+        self.rate = ZERO
         self.open = 0
         # When the request that was settled last had started.
         self.settled_start = start
@@ -136,6 +149,34 @@ class Account:
         self.free -= amount
         if self.free < self.lowest:  # noqa: PLR1730 # min() takes thrice as long, on every request
             self.lowest = self.free
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything is reserved, asked for or left to return."""
+        return bool(self.open or self.refilling or self.free > 0)
+
+    @property
+    def ahead(self) -> Decimal:
+        """What is worth having of the lease for the next minute; less near the budget's end."""
+        worth = max(min(self.rate * AHEAD_SECONDS, self.room * SHARE), ZERO)
+        return worth.quantize(QUANTUM, rounding=ROUND_FLOOR, context=EXACT)
+
+    def look(self, milliseconds: int, *, idle: bool) -> Decimal:
+        """Learn the rate of spending from the time since the last look. Returns what of the lease was not
+        needed meanwhile and is beyond the next minute's; below zero, what a lease in steady use lacks for it.
+
+        Of what is idle, nothing is needed.
+        """
+        steady = self.rate > 0 and not idle
+        rate = ZERO if idle else self.charged * 1000 / milliseconds
+        self.rate = self.rate + (rate - self.rate) * NEWEST if steady else rate
+        self.charged = ZERO
+        ahead, lowest = self.ahead, self.lowest
+        self.lowest = self.free
+        # Filled up when half of it is gone, so that it is seldom asked for.
+        if lowest > ahead or (steady and lowest < ahead / 2):
+            return lowest - ahead
+        return ZERO
 
     def exceeded(self, rule: BudgetRule) -> BudgetExceeded:
         """The refusal, with the numbers last seen."""
@@ -184,6 +225,7 @@ class Reservation:
         self._end(self.amount - charge)
         for account in self._leased:
             account.settled_start = self.started_at
+            account.charged += charge
 
     def release(self) -> None:
         """The request cost nothing."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +16,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from billing.calendars import BEGINNING, period_bounds
 from billing.leases import rows
-from billing.leases.account import ZERO, Account, BudgetRule, MoneyUnavailable, Reservation
+from billing.leases.account import SHARE, ZERO, Account, BudgetRule, MoneyUnavailable, Reservation
 from billing.leases.link import Link
 from billing.money import EXACT, QUANTUM
 
-# A slice is at most this part of what is left, so that many workers can share the end of a budget.
-SHARE = Decimal(1) / 16
 # How many requests' worth to lease at a time: more where leases run out within a second.
 LEAST_BURST = 16
 MOST_BURST = 4096
@@ -127,17 +126,23 @@ class LeaseBook:
         return reservation
 
     async def maintain(self) -> None:
-        """Return idle money and forget what is not used. To be called about once a second.
+        """Keep leases as large as they should be, and forget what is not used. To be called about once a
+        second.
 
-        Idle is what stayed free for two seconds, and whatever is free in a period that has ended.
-        While PostgreSQL is away, nothing is returned.
+        A lease should cover the next minute at the rate of late, and less near the budget's end. What
+        was free beyond that for two seconds returns, and whatever is free where nothing is spent any more
+        or in a period that has ended; a lease that fell below half of it grows. While PostgreSQL is
+        away, neither is done.
         """
         clock = self._clock()
-        look = clock - self._looked_at >= IDLE_SECONDS
+        since = clock - self._looked_at
+        look = since >= IDLE_SECONDS
         if look:
             self._looked_at = clock
         idle: list[tuple[Account, Decimal]] = []
-        uncapped: list[Account] = []
+        # Whose numbers in the database others change.
+        shared: list[Account] = []
+        short: list[tuple[Account, Decimal]] = []
         indebted: list[Account] = []
         ended_before = self._now() - GRACE
         for place, account in list(self._accounts.items()):
@@ -145,26 +150,30 @@ class LeaseBook:
                 account.used = False
                 account.idle_since = clock
             ended = account.end is not None and account.end <= ended_before
-            spare = account.free if ended else account.lowest if look else ZERO
-            if look:
-                account.lowest = account.free
+            quiet = not account.open and clock - account.idle_since >= IDLE_SECONDS
+            spare = ZERO
+            if ended:
+                spare = account.free
+            elif look:
+                spare = account.look(round(since * 1000), idle=quiet)
+            if spare < 0:
+                short.append((account, -spare))
             if spare > 0:
                 idle.append((account, spare))
-            elif account.open or account.refilling or account.free > 0:
-                pass
-            elif ended or clock - account.idle_since >= FORGET_SECONDS:
+            elif not account.in_use and (ended or clock - account.idle_since >= FORGET_SECONDS):
                 self._forget(place)
                 continue
-            if account.limit is None:
-                uncapped.append(account)
-            elif account.free < 0 and not account.open and clock - account.idle_since >= IDLE_SECONDS:
+            if account.limit is None or account.rate:
+                shared.append(account)
+            elif account.free < 0 and quiet:
                 indebted.append(account)
         await self._give_back(idle)
-        await self._reread(uncapped)
+        await self._reread(shared)
+        for account, lack in short:
+            await self._unasked(account, partial(self._grow, account, lack))
         for account in indebted:
-            if account.refilling is None and not account.open and not self._link.away:
-                with contextlib.suppress(MoneyUnavailable):
-                    await self._alone(account, self._square(account))
+            if not account.open:
+                await self._unasked(account, partial(self._square, account))
 
     async def close(self) -> None:
         """Return all that is free, at the worker's end. Reserving then raises ``MoneyUnavailable``."""
@@ -245,6 +254,12 @@ class LeaseBook:
         task.add_done_callback(heard)
         await asyncio.shield(task)
 
+    async def _unasked(self, account: Account, change: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Make a change of the lease that no request waits for, unless another one is under way."""
+        if account.refilling is None and not self._link.away:
+            with contextlib.suppress(MoneyUnavailable):
+                await self._alone(account, change())
+
     async def _grant(self, account: Account, amount: Decimal) -> None:
         """Lease what ``amount`` lacks, and a slice ahead of need. Notes a refusal in the account."""
         clock = self._clock()
@@ -267,7 +282,7 @@ class LeaseBook:
             need = (amount - account.free).quantize(QUANTUM, rounding=ROUND_CEILING, context=EXACT)
             if need <= 0:
                 return ZERO
-            ahead = min(account.room * SHARE, account.wanted * account.burst)
+            ahead = max(account.ahead, min(account.room * SHARE, account.wanted * account.burst))
             wished = max(need, ahead.quantize(QUANTUM, rounding=ROUND_FLOOR, context=EXACT))
             row = await rows.grant(connection, self._worker, account.id, wished)
             if row is not None:
@@ -284,6 +299,20 @@ class LeaseBook:
         account.refused_need = need
         account.refused_until = self._clock() + REFUSAL_SECONDS
         return ZERO
+
+    async def _grow(self, account: Account, amount: Decimal) -> None:
+        """Add about ``amount`` to a lease that nobody waits for, unless the budget has less than that."""
+        wished = min(amount, account.room * SHARE).quantize(QUANTUM, rounding=ROUND_FLOOR, context=EXACT)
+        if wished <= 0:
+            return
+        async with self._link.connection() as connection:
+            row = await rows.grant(connection, self._worker, account.id, wished)
+        if row is not None:
+            account.note(row.limit, row.spent, row.held)
+            self.grants += 1
+            account.free += wished
+            # Or it would look as short at the next look as at this one.
+            account.lowest += wished
 
     async def _give_back(self, idle: Sequence[tuple[Account, Decimal]]) -> None:
         """Return parts of the free money of accounts to PostgreSQL."""
@@ -322,7 +351,7 @@ class LeaseBook:
             account.free = account.lowest = ZERO
 
     async def _reread(self, accounts: Sequence[Account]) -> None:
-        """See whether a budget without a limit has got one."""
+        """See what budgets have left, and whether one without a limit has got one."""
         if not accounts or self._link.away:
             return
         with contextlib.suppress(MoneyUnavailable):

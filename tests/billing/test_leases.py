@@ -470,6 +470,65 @@ def test_idle_money_returns_and_money_in_use_stays(house: House) -> None:
     run(scenario)
 
 
+async def spend_for(book: LeaseBook, clock: Clock, rule_: BudgetRule, seconds: int) -> None:
+    """Two dollars a second, each reserved as four."""
+    for _ in range(seconds):
+        (await book.reserve([rule_], "", D(4), NOON)).settle(D(2))
+        clock.seconds += 1
+        await book.maintain()
+
+
+def test_a_lease_lasts_for_about_a_minute_without_the_database(house: House) -> None:
+    budget_rule = house.quota("10000")
+
+    async def scenario(pool: AsyncConnectionPool[Any]) -> None:
+        clock = Clock()
+        book = LeaseBook(pool, uuid4(), clock=clock)
+        for _ in range(30):
+            await spend_for(book, clock, budget_rule, 2)
+            # From the first look on at which the rate is known: half a minute at least, at two dollars a second.
+            if clock.seconds > 1006:
+                spent, held = await aside(house.counters)
+                free = held - 2 * D(clock.seconds - 1000)
+                assert (spent, 60 <= free <= 124) == (0, True)
+        for _ in range(28):
+            at_once(book.reserve([budget_rule], "", D(4), NOON)).settle(D(2))
+
+    run(scenario)
+
+
+def test_a_lease_is_a_sixteenth_of_what_is_left_at_most_however_fast_it_is_spent(house: House) -> None:
+    budget_rule = house.quota("400")
+
+    async def scenario(pool: AsyncConnectionPool[Any]) -> None:
+        clock = Clock()
+        book = LeaseBook(pool, uuid4(), clock=clock)
+        for _ in range(60):
+            await spend_for(book, clock, budget_rule, 2)
+            _, held = await aside(house.counters)
+            used = 2 * D(clock.seconds - 1000)
+            # What is free of the lease, of what is not used up, beside what a request needs itself.
+            assert held - used <= (400 - used) / 16 + 4
+
+    run(scenario)
+
+
+def test_a_limit_that_is_lowered_takes_back_what_is_leased_beyond_it(house: House) -> None:
+    budget_rule = house.quota("10000")
+
+    async def scenario(pool: AsyncConnectionPool[Any]) -> None:
+        clock = Clock()
+        book = LeaseBook(pool, uuid4(), clock=clock)
+        await spend_for(book, clock, budget_rule, 10)
+        await aside(house.change, budget_rule, "30")
+        for _ in range(4):
+            clock.seconds += 1
+            await book.maintain()
+        assert await aside(house.counters) == (0, D(20))
+
+    run(scenario)
+
+
 def test_the_money_of_an_ended_period_returns_with_its_last_request(house: House) -> None:
     budget_rule = house.quota("160", period="day")
     now = [NOON]
