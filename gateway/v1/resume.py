@@ -16,11 +16,15 @@ from gateway.v1.exchange import Exchange
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
 from gateway.v1.failures import BrokenStream
 from gateway.v1.fetch import Fetch, Send, weaker
-from gateway.v1.stream import IDENTITY, chunks, error_event
+from gateway.v1.stream import chunks, error_event
 from gateway.v1.turns import Turn, Turns
 from routing.dialects import dialect
 from routing.dialects.base import Prefill
 from routing.table import DeploymentSpec
+
+# What the chunks of a continuation take from the stream that they continue. Its ``model`` is its own: each chunk
+# names who wrote it.
+SHARED = ("id", "created")
 
 
 def resumable(facts: Facts) -> bool:
@@ -90,7 +94,7 @@ class Resumption:
             return False
         first = next(chunks(b"".join(self._events)))
         self._text, self._broken, self.cut = text, fetch, cut
-        self._identity = {name: first[name] for name in IDENTITY if name in first}
+        self._identity = {name: first[name] for name in SHARED if name in first}
         used = fetch.used
         if self.carried is not None:
             source = weaker(used.source, self.carried.source)

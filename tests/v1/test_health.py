@@ -157,4 +157,7 @@ def test_a_connection_that_fails_is_tried_a_second_time_where_nobody_else_is_lef
     from tests.v1.conftest import events
 
     (event,) = events(tenant)
-    assert [attempt["reason"] for attempt in event.attempts] == ["connect", "connect"]
+    first, second = event.attempts
+    assert (first["reason"], second["reason"]) == ("connect", "connect")
+    # After a pause of at least 50 ms.
+    assert second["started_ms"] - first["started_ms"] >= 50

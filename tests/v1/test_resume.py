@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import openai
+import orjson
 import pytest
 
 from tests.stack import COST, PRICE, Stack, Tenant
@@ -34,12 +35,42 @@ def test_a_stream_that_breaks_off_is_continued_as_the_same_answer(
     name = grouped(stack, tenant, slug, "sim-cut", "sim-small", resume=True)
     chunks = chunks_of(tenant, name)
     assert len(text(chunks).split()) == 60
-    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
-    assert chunks[0].model == "sim-cut"
+    assert len({(chunk.id, chunk.created) for chunk in chunks}) == 1
     assert [
         chunk.choices[0].delta.role for chunk in chunks if chunk.choices and chunk.choices[0].delta.role
     ] == ["assistant"]
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+
+
+def test_each_chunk_of_a_continued_stream_names_who_wrote_it(stack: Stack, tenant: Tenant, slug: str) -> None:
+    name = grouped(stack, tenant, slug, "sim-cut", "sim-small", resume=True)
+    chunks = chunks_of(tenant, name)
+    written = [chunk.model for chunk in chunks if text([chunk])]
+    assert written == ["sim-cut"] * 40 + ["sim-small"] * 20
+    # The one with the usage.
+    assert chunks[-1].model == "sim-small"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "member", "end"),
+    [
+        ("/v1/responses", {"input": ASK[0]["content"]}, "response.output_text.delta", "response.completed"),
+        ("/v1/messages", {"messages": ASK, "max_tokens": 100}, "content_block_delta", "message_stop"),
+    ],
+)
+def test_a_translated_stream_is_continued_like_a_chat(
+    stack: Stack, tenant: Tenant, slug: str, path: str, body: dict[str, Any], member: str, end: str
+) -> None:
+    name = grouped(stack, tenant, slug, "sim-cut", "sim-small", resume=True)
+    with tenant.http() as http:
+        lines = http.post(path, json={"model": name, "stream": True, **body}).text.split("\n")
+    seen = [orjson.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    deltas = [each["delta"] for each in seen if each["type"] == member]
+    said = "".join(each if isinstance(each, str) else each["text"] for each in deltas)
+    assert len(said.split()) == 60
+    assert seen[-1]["type"] == end
+    (event,) = events(tenant)
+    assert [attempt.get("resumed", False) for attempt in event.attempts] == [False, True]
 
 
 def test_the_tenant_pays_for_one_answer_and_both_providers_are_accounted_for(

@@ -1,4 +1,4 @@
-"""What headers say of waiting."""
+"""What headers say of waiting, and how often a deployment is asked again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from email.utils import format_datetime
 
 import pytest
 
+from gateway.v1.pulse import Pulse
 from gateway.v1.turns import patience_of, retry_after_of
+from tests.routing.test_policy import A, B
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,12 @@ def test_no_retry_after() -> None:
 )
 def test_how_long_the_caller_waits(headers: dict[bytes, bytes], seconds: float | None) -> None:
     assert patience_of(headers) == seconds
+
+
+def test_of_the_requests_to_a_deployment_a_tenth_may_be_sent_again_and_ten_at_once() -> None:
+    pulse = Pulse(lambda: 0.0)
+    assert [pulse.may_retry(A.id) for _ in range(11)] == [True] * 10 + [False]
+    for _ in range(21):
+        pulse.enter(A)
+    assert [pulse.may_retry(A.id) for _ in range(3)] == [True, True, False]
+    assert pulse.may_retry(B.id)
