@@ -217,6 +217,14 @@ if not (SIGN_UP_CREDIT.is_finite() and SIGN_UP_CREDIT >= 0):
 # SIGN_UP_PLAN: name of the plan such an organization is on; empty: none.
 SIGN_UP_PLAN: str = env.str("SIGN_UP_PLAN", default="")
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key"}
+# They are counted in PostgreSQL, which signing in needs anyway, so that every process counts the same.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "tenants_attempts",
+        "OPTIONS": {"MAX_ENTRIES": 20_000},
+    }
+}
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Weir"
 # OIDC: JSON list of django-allauth OpenID Connect apps ({provider_id, name, client_id, secret, settings}).
