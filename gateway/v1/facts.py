@@ -16,8 +16,10 @@ from gateway.v1.forms import Form
 
 # A token is seldom shorter than this many UTF-8 bytes of JSON in any language we have measured.
 BYTES_PER_TOKEN = 4
-# Tokens of an image or audio part, which are not in proportion to the bytes that carry it.
-TOKENS_PER_PART = 2_000
+# Tokens of an image or audio part, which are not in proportion to the bytes that carry it: about, and for what
+# the request may cost. OpenAI's guide "Images and vision": gpt-4o has 85 + 170 for each of up to 8 tiles, the
+# gpt-4.1 family up to 1,536 patches times 1, 1.62 (mini) or 2.46 (nano). gpt-4o-mini's own count is higher.
+TOKENS_PER_PART, MOST_PER_PART = 2_000, 4_096
 # Where neither the client nor the deployment bounds the answer.
 DEFAULT_OUTPUT_TOKENS = 4_096
 MAX_CHOICES = 128
@@ -162,7 +164,7 @@ def chat_facts_of(
         # A translated answer tells its usage in its own way.
         asked is not None or bool(options and options.get("include_usage")),
         text // BYTES_PER_TOKEN + 1 + parts * TOKENS_PER_PART,
-        text + parts * TOKENS_PER_PART,
+        text + parts * MOST_PER_PART,
         None if bound is None else bound * choices,
         choices,
         _needs(body, parts),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from billing.token_usage import COUNTED, IMAGE_OUTPUT, IMAGES, TokenUsage, from_openai
+from billing.token_usage import ESTIMATED, IMAGE_OUTPUT, IMAGES, TokenUsage, from_openai
 from gateway.v1.answers import BadAnswer, PlainAnswer, decoded
 from gateway.v1.errors import InvalidRequest
 from gateway.v1.facts import (
@@ -24,9 +25,14 @@ from gateway.v1.forms import Form
 from routing.dialects import Dialect
 
 MOST_IMAGES = 10
-# Tokens of one picture, at most and where nothing is told: OpenAI's dearest (quality high, 1024x1536)
-# has 6,240.
+# Tokens of one picture of a usual size, at most and where nothing is told: gpt-image-1 has up to 6,240
+# (quality high, 1024x1536: $0.25 at $40 a million), gpt-image-2 up to 7,024 (high, 1024x1024).
 TOKENS_PER_IMAGE = 8_192
+# Larger ones have more, by their pixels: what OpenAI's calculator gives a square of quality high, which is the
+# dearest shape (community.openai.com/t/1382699; it gives 12,329 for 3584x2048, and this 21,520). OpenAI takes
+# sizes up to 3840x2160 ("Create image", `size`).
+USUAL_PIXELS, MOST_PIXELS = 1536 * 1024, 3840 * 2160
+_SIZE = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})", re.ASCII)
 
 
 def generation_facts(raw: bytes, end_user_header: str) -> Facts:
@@ -68,7 +74,7 @@ def image_facts(endpoint: str, body: dict[str, Any], end_user_header: str, pictu
             code="invalid_value",
         )
     tokens = size // BYTES_PER_TOKEN + 1 + pictures * TOKENS_PER_IMAGE
-    most = images * TOKENS_PER_IMAGE
+    most = images * tokens_of(body.get("size"))
     made = {IMAGES: Decimal(images), IMAGE_OUTPUT: Decimal(most)}
     return Facts(
         endpoint,
@@ -80,8 +86,17 @@ def image_facts(endpoint: str, body: dict[str, Any], end_user_header: str, pictu
         output_bound=most,
         end_user=end_user_of(body, end_user_header),
         units={IMAGES: Decimal(images)},
-        counted=TokenUsage(tokens, 0, 0, 0, 0, COUNTED, made),
+        counted=TokenUsage(tokens, 0, 0, 0, 0, ESTIMATED, made),
     )
+
+
+def tokens_of(size: object) -> int:
+    """At most so many tokens has a picture of the ``size`` that was asked for, such as 1024x1024."""
+    told = _SIZE.fullmatch(size) if isinstance(size, str) else None
+    pixels = 0 if told is None else min(int(told[1]) * int(told[2]), MOST_PIXELS)
+    if pixels <= USUAL_PIXELS:
+        return TOKENS_PER_IMAGE
+    return -(-96 * 96 * (2_000_000 + pixels) // 4_000_000)
 
 
 def image_answer(raw: bytes, facts: Facts, speaks: Dialect) -> PlainAnswer:
@@ -100,7 +115,7 @@ def pictures_used(count: int, usage: Any, facts: Facts) -> TokenUsage:
     told = from_openai(usage) if isinstance(usage, dict) else None
     if told is None:
         assert facts.counted is not None  # noqa: S101  # by image_facts
-        used = {IMAGES: images, IMAGE_OUTPUT: images * TOKENS_PER_IMAGE}
+        used = {IMAGES: images, IMAGE_OUTPUT: images * tokens_of(facts.body.get("size"))}
         return replace(facts.counted, quantities=used)
     if not told.quantities.get(IMAGE_OUTPUT) and told.output:
         # Where it is not said what the output is, it is pictures.

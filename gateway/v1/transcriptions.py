@@ -11,7 +11,6 @@ from typing import Any
 
 from billing.token_usage import (
     AUDIO_INPUT,
-    COUNTED,
     ESTIMATED,
     REPORTED,
     SECONDS,
@@ -27,7 +26,8 @@ from routing.dialects import Dialect
 # Bytes of a second of sound: the least that speech is coded with (Opus at 6 kbit/s), for what it may cost at
 # most; and the usual (32 kbit/s), where neither the provider nor the file says how long it is.
 LEAST_BYTES, USUAL_BYTES = 750, 4_000
-# Audio tokens of a second (OpenAI), and the most tokens of text that are said in one.
+# Audio tokens of a second (OpenAI's models: one for each 100 ms that is heard), and the most tokens of text
+# that are said in one.
 TOKENS_PER_SECOND, MOST_SAID = 10, 10
 # What may come as a stream.
 STREAMED = "audio.transcriptions"
@@ -75,7 +75,10 @@ def _facts(endpoint: str, form: Form, end_user_header: str) -> Facts:
         end_user=end_user_of(body, end_user_header),
         units={SECONDS: most},
         counted=TokenUsage(
-            words // BYTES_PER_TOKEN, 0, 0, 0, 0, ESTIMATED if known is None else COUNTED, used
+            # Of a WAV file the seconds are known, and its tokens are estimated all the same.
+            *(words // BYTES_PER_TOKEN, 0, 0, 0, 0),
+            ESTIMATED,
+            used,
         ),
         form=form,
     )

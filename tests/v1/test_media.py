@@ -12,6 +12,7 @@ import pytest
 
 from billing.services.prices import set_price
 from billing.services.quotas import set_quota
+from gateway.v1.images import tokens_of
 from routing.models import GroupDeployment, Provider
 from tests.simulator.server import wait_until
 from tests.stack import Tenant
@@ -192,7 +193,7 @@ def test_pictures_without_reported_tokens_are_charged_as_reserved(tenant: Tenant
     assert post(tenant, "/v1/images/generations", {"model": model, "prompt": "a cat"}).status_code == 200
     (event,) = events(tenant)
     # 8,192 at 10 per million.
-    assert (event.charge, event.usage_source) == (Decimal("0.08192"), "counted")
+    assert (event.charge, event.usage_source) == (Decimal("0.08192"), "estimated")
 
 
 @pytest.mark.parametrize(
@@ -256,3 +257,22 @@ def test_a_provider_with_an_api_of_its_own_is_not_asked(tenant: Tenant, slug: st
     with pytest.raises(openai.BadRequestError) as caught:
         tenant.client().moderations.create(model=model, input="one")
     assert caught.value.code == "unsupported_parameter"
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"),
+    [
+        (None, 8_192),
+        ("auto", 8_192),
+        ("1024x1536", 8_192),
+        # 9,216 a square, times (2,000,000 + 4,194,304) / 4,000,000, rounded up.
+        ("2048x2048", 14_272),
+        # Pixels of 3840x2160 are the most: 9,216 times 10,294,400 / 4,000,000.
+        ("3840x2160", 23_719),
+        ("99999x99999", 23_719),
+        ("0x0", 8_192),
+        (1024, 8_192),
+    ],
+)
+def test_a_large_picture_has_more_tokens(size: object, tokens: int) -> None:
+    assert tokens_of(size) == tokens

@@ -77,7 +77,7 @@ def test_an_answer_that_is_text_is_charged_by_the_header_of_the_file(
     assert told.text.startswith("[simulated] word")
     assert told.headers["content-type"].startswith("text/")
     (event,) = events(tenant)
-    assert (event.charge, event.usage_source) == (Decimal("0.0012"), "counted")
+    assert (event.charge, event.usage_source) == (Decimal("0.0012"), "estimated")
 
 
 def test_without_a_header_the_seconds_are_estimated_by_the_size(tenant: Tenant, slug: str) -> None:
