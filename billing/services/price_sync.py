@@ -13,7 +13,7 @@ from billing.catalogue import entry_of
 from billing.models import Price
 from billing.price_terms import rates_of
 from billing.pricing import CLASSES, Rates
-from billing.services.prices import price_in_force, set_price
+from billing.services.prices import costs_in_force, set_price
 from routing.models import Deployment
 from tenants.models import User
 
@@ -48,12 +48,14 @@ class Proposal:
 def proposals(deployments: Iterable[Deployment]) -> tuple[list[Proposal], list[Deployment]]:
     """What would change, and the deployments that the catalogue does not know. Changes nothing."""
     found, unknown = [], []
-    for deployment in deployments:
+    asked = list(deployments)
+    in_force = costs_in_force(asked)
+    for deployment in asked:
         entry = entry_of(deployment.provider.kind, deployment.model)
         if entry is None:
             unknown.append(deployment)
             continue
-        current = price_in_force(deployment=deployment)
+        current = in_force.get(deployment.pk)
         terms = _kept(current) | entry.terms
         new = rates_of(0, terms)
         if current is not None and replace(current.rates, price_id=0) == new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -65,6 +66,21 @@ def price_in_force(
         .first()
     )
     return row if row is not None and row.rates.priced else None
+
+
+def costs_in_force(deployments: Iterable[Deployment]) -> dict[int, Price]:
+    """What each provider asks at this moment, by the deployment's id, in one query; those without are left out."""
+    rows = (
+        Price.objects.filter(
+            deployment__in=deployments,
+            model_group__isnull=True,
+            organization__isnull=True,
+            effective_from__lte=timezone.now(),
+        )
+        .order_by("deployment", "-effective_from", "-pk")
+        .distinct("deployment")
+    )
+    return {row.deployment_id: row for row in rows if row.deployment_id is not None and row.rates.priced}
 
 
 def _prices(

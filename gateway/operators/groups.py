@@ -248,7 +248,8 @@ def model_group(request: OperatorRequest, name: str) -> HttpResponse:
         for each in members
     ]
     form, example = GroupForm(found, given), changes.Example(given, prefix="example")
-    places = cast(Places, PlaceSet(given, initial=rows, prefix="places"))
+    # What is sent says it all: a row that equals one stored meanwhile is no empty row.
+    places = cast(Places, PlaceSet(given, initial=None if given else rows, prefix="places"))
     shown, problem, stale = None, "", False
     if given is not None and form.is_valid() and example.is_valid() and places.is_valid():
         make = partial(_make, request.user, found, form.changes(), places.places())

@@ -317,10 +317,13 @@ def test_a_list_is_searched_and_paged_and_asks_no_more_for_more_rows(operator: C
 
 
 @pytest.mark.parametrize("address", [SMALL, FAST])
-def test_a_page_asks_no_more_for_more_deployments_and_groups(operator: Client, address: str) -> None:
+def test_a_preview_asks_no_more_for_more_deployments_and_groups(operator: Client, address: str) -> None:
+    rows = [("small", "1", "1"), ("large", "2", "1")]
+
     def counted() -> int:
+        data = deployment_form(region="eu") if address == SMALL else group_form(rows, hedge="on")
         with CaptureQueriesContext(connection) as queries:
-            assert operator.get(address).status_code == 200
+            assert "What changes" in preview(operator, address, data)
         return len(queries)
 
     before = counted()
@@ -330,4 +333,5 @@ def test_a_page_asks_no_more_for_more_deployments_and_groups(operator: Client, a
         added = made(provider, f"z{number:02}")
         GroupDeployment.objects.create(group=fast, deployment=added)
         create_model_group(acting_user=None, name=f"g{number:02}", places=[Place(small)])
+        rows.append((added.name, "1", "1"))
     assert counted() == before
