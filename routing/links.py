@@ -21,7 +21,9 @@ from pydantic import (
 
 FALLBACK_REASONS = ("on_error", "on_context_window", "on_content_filter")
 # What requests can need of a deployment, as `gateway.v1.facts` tells it.
-CAPABILITIES = ("json_schema", "tools", "vision")
+CAPABILITIES = ("audio", "json_schema", "streaming", "tools", "vision")
+# What can be said of a deployment: it streams unless it is said not to.
+ABILITIES = ("audio", "json_schema", "no_streaming", "tools", "vision")
 
 
 def one_of(*words: str) -> AfterValidator:
@@ -36,6 +38,7 @@ def one_of(*words: str) -> AfterValidator:
 
 
 Capability = Annotated[str, one_of(*CAPABILITIES)]
+Ability = Annotated[str, one_of(*ABILITIES)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000_000 - 1)]
 

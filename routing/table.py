@@ -156,7 +156,7 @@ def _table(providers: Rows, deployments: Rows, members: Rows, groups: Rows) -> R
             provider[row["provider_id"]],
             row["context_window"],
             row["max_output_tokens"],
-            None if row["capabilities"] is None else frozenset(row["capabilities"]),
+            None if row["capabilities"] is None else _capabilities(row["capabilities"]),
             row["region"],
         )
         for row in deployments
@@ -182,6 +182,12 @@ def _provider(row: dict[str, Any]) -> ProviderSpec:
         row["total_timeout"],
         tuple(decrypt(bytes(ciphertext)) for ciphertext in row["ciphertexts"]),
     )
+
+
+def _capabilities(said: list[str]) -> frozenset[str]:
+    """What a deployment can do, in the words of what requests need: it streams unless it is said not to."""
+    streams = () if "no_streaming" in said else ("streaming",)
+    return frozenset((*said, *streams)) - {"no_streaming"}
 
 
 def _group(row: dict[str, Any], members: tuple[Member, ...]) -> GroupSpec:

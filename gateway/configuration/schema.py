@@ -44,7 +44,7 @@ from gateway.configuration.scalars import (
     Word,
 )
 from routing.kinds import KINDS
-from routing.links import Block, Capability, Count, FallbacksBlock, RuleBlock
+from routing.links import Ability, Block, Count, FallbacksBlock, RuleBlock
 from tenants.keys import check as check_secret
 
 Regions = Annotated[list[Region], Field(min_length=1)]
@@ -151,7 +151,7 @@ class DeploymentBlock(Block):
     model: Text
     context_window: Tokens | None = None
     max_output_tokens: Tokens | None = None
-    capabilities: list[Capability] | None = None
+    capabilities: list[Ability] | None = None
     region: Region | None = None
     # None: left to `manage.py sync_prices`.
     cost: Annotated[PriceBlock | None, BeforeValidator(_cost)]

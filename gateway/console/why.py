@@ -27,7 +27,13 @@ from tenants.models import ApiKey, Team
 from tenants.permissions import Permission
 
 MOST_KEYS = 100
-NEEDS = [("tools", "Tools"), ("vision", "Images"), ("json_schema", "JSON schema")]
+NEEDS = [
+    ("tools", "Tools"),
+    ("vision", "Images"),
+    ("audio", "Audio"),
+    ("json_schema", "JSON schema"),
+    ("streaming", "A stream"),
+]
 ENDPOINTS = [(CHAT, "Chat"), ("embeddings", "Embeddings")]
 MOST_TOKENS = 100_000_000
 

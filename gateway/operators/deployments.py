@@ -14,7 +14,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 
 from gateway.operators import changes
 from gateway.operators.access import OperatorRequest, operators_only
-from routing.links import CAPABILITIES
+from routing.links import ABILITIES
 from routing.models import Deployment, Provider, region_validator
 from routing.services.deployments import update_deployment
 from routing.table import RoutingTable
@@ -67,7 +67,7 @@ class DeploymentForm(forms.Form):
                 "region": found.region,
             },
         )
-        words = [*CAPABILITIES, *(word for word in found.capabilities or () if word not in CAPABILITIES)]
+        words = [*ABILITIES, *(word for word in found.capabilities or () if word not in ABILITIES)]
         self.fields["capabilities"].choices = [(word, word) for word in words]  # type: ignore[attr-defined]  # a ChoiceField
         self.found = found
 

@@ -129,7 +129,7 @@ def chat_facts_of(
         )
     parts = 0
     carried = 0
-    heard = False
+    seen = heard = False
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise wrong_type(f"messages[{index}]", "an object with a role", message)
@@ -140,7 +140,10 @@ def chat_facts_of(
                     raise wrong_type(f"messages[{index}].content", "a string or an array of parts", part)
                 if part.get("type") in _HEAVY_PARTS:
                     parts += 1
-                    heard |= part["type"] == "input_audio"
+                    if part["type"] == "input_audio":
+                        heard = True
+                    else:
+                        seen = True
                     carried += len(orjson.dumps(part))
         elif content is not None and content.__class__ is not str:
             raise wrong_type(f"messages[{index}].content", "a string or an array of parts", content)
@@ -167,7 +170,7 @@ def chat_facts_of(
         text + parts * MOST_PER_PART,
         None if bound is None else bound * choices,
         choices,
-        _needs(body, parts),
+        _needs(body, classes, seen=seen, stream=stream),
         end_user_of(body, end_user_header),
         asked=asked,
         dropped=dropped,
@@ -321,19 +324,28 @@ def whole(body: dict[str, Any], name: str, least: int, most: int = 2**31) -> int
     return int(value)
 
 
-def _needs(body: dict[str, Any], parts: int) -> frozenset[str]:
+def _needs(body: dict[str, Any], classes: frozenset[str], *, seen: bool, stream: bool) -> frozenset[str]:
+    """Of `routing.links.CAPABILITIES`, what a chat request needs."""
     found = set()
     if body.get("tools"):
         found.add("tools")
-    if parts:
+    if seen:
         found.add("vision")
+    if classes and not classes.isdisjoint(_AUDIO):
+        found.add("audio")
     form = body.get("response_format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         found.add("json_schema")
-    return frozenset(found) if found else _NOTHING
+    if not found:
+        return _STREAMING if stream else _NOTHING
+    if stream:
+        found.add("streaming")
+    return frozenset(found)
 
 
 _NOTHING: frozenset[str] = frozenset()
+_STREAMING = frozenset({"streaming"})
+_AUDIO = frozenset({"audio_input", "audio_output"})
 # How many searches a request that may search is taken to make at most.
 _SEARCHES: Mapping[str, Decimal] = {SEARCHES: Decimal(10)}
 

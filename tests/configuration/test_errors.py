@@ -122,7 +122,7 @@ def problems_of(text: str) -> list[str]:
             "capabilities: [tools,",
             "capabilities: [tols,",
             "deployments[0].capabilities[0]",
-            "must be one of json_schema, tools, vision",
+            "must be one of audio, json_schema, no_streaming, tools, vision",
         ),
         (
             "provider: local",

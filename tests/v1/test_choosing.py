@@ -7,9 +7,12 @@ from typing import Any
 
 import httpx
 import openai
+import orjson
 import pytest
+from django.db import transaction
 
 from billing.services.quotas import set_quota
+from gateway.v1.facts import chat_facts
 from routing.models import Deployment, GroupDeployment
 from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
@@ -159,3 +162,55 @@ def test_a_ceiling_of_the_group_counts_without_the_header(stack: Stack, tenant: 
         for _ in range(4):
             wait_for_model(http, slug)
     assert ask(tenant, slug).json()["error"]["code"] == "max_cost_exceeded"
+
+
+AUDIO = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+
+
+@pytest.mark.parametrize(
+    ("needed", "first", "said"),
+    [
+        ({"stream": True}, ["tools", "no_streaming"], ["tools"]),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, ["audio"], ["vision"]),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, ["vision"], ["tools"]),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}},
+            ["tools"],
+            ["json_schema"],
+        ),
+    ],
+    ids=["stream", "image", "tools", "schema"],
+)
+def test_a_request_goes_to_who_can_do_what_it_needs(
+    stack: Stack, tenant: Tenant, slug: str, needed: dict[str, Any], first: list[str], said: list[str]
+) -> None:
+    with transaction.atomic():
+        stack.group(slug, "sim-small", "sim-large")
+        places = Deployment.objects.filter(name__startswith=slug)
+        places.filter(model="sim-small").update(capabilities=first)
+        places.filter(model="sim-large").update(capabilities=said)
+    with tenant.http() as http:
+        wait_for_model(http, slug)
+        body = {"model": slug, "messages": ASK, "max_tokens": 10}
+        plain = http.post("/v1/chat/completions", json=body)
+        answer = http.post("/v1/chat/completions", json={**body, **needed})
+    assert plain.headers["x-weir-deployment"] == f"{slug}-0-sim-small"
+    assert answer.headers["x-weir-deployment"] == f"{slug}-1-sim-large"
+
+
+@pytest.mark.parametrize(
+    ("more", "needs"),
+    [
+        ({}, set()),
+        ({"stream": True}, {"streaming"}),
+        ({"messages": [{"role": "user", "content": [AUDIO]}]}, {"audio"}),
+        (
+            {"messages": [{"role": "user", "content": [AUDIO, IMAGE]}], "stream": True},
+            {"audio", "vision", "streaming"},
+        ),
+        ({"modalities": ["text", "audio"]}, {"audio"}),
+    ],
+)
+def test_what_a_chat_needs(more: dict[str, Any], needs: set[str]) -> None:
+    assert chat_facts(orjson.dumps({"model": "m", "messages": ASK, **more}), "").needs == needs

@@ -12,6 +12,7 @@ from django_scopes import scopes_disabled
 from billing.money import plain
 from gateway.explanation import CHAT, Caller, Picture, caller_of, explain, picture
 from gateway.v1.offers import may_pin
+from routing.links import CAPABILITIES
 from routing.policy import Need
 from routing.table import GroupSpec
 from tenants.models import ApiKey
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         parser.add_argument("--max-cost", type=Decimal, help="as in the header X-Weir-Max-Cost, US dollars")
         parser.add_argument("--region", action="append", help="as in the header X-Weir-Region")
         parser.add_argument("--endpoint", default=CHAT, help=f"what is asked, such as embeddings ({CHAT})")
-        for need in ("tools", "vision", "json_schema"):
+        for need in CAPABILITIES:
             flag = f"--{need.replace('_', '-')}"
             parser.add_argument(flag, action="append_const", dest="needs", const=need, help=f"needs {need}")
 
