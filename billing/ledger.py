@@ -70,22 +70,27 @@ WHERE organization_id = %(organization)s AND currency = 'USD' GROUP BY account
 """
 
 
+def waiting(limit: int | None = None) -> list[int]:
+    """The organizations with usage to post, at most ``limit``, who waits longest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PENDING, {"limit": limit})
+        return [row[0] for row in cursor.fetchall()]
+
+
 def post_usage(limit: int = 500) -> int:
     """Post the usage of up to ``limit`` organizations whose rollups changed; returns the number of
     ledger transactions made. What another process is posting, or what fails (logged), is left for
     the next call."""
-    with connection.cursor() as cursor:
-        cursor.execute(_PENDING, {"limit": limit})
-        pending = [row[0] for row in cursor.fetchall()]
-    made = 0
-    for organization_id in pending:
-        try:
-            made += _post(organization_id)
-        except DatabaseError as error:
-            logger.exception(
-                "The usage of organization %s could not be posted.", organization_id, exc_info=error
-            )
-    return made
+    return sum(map(post_usage_of, waiting(limit)))
+
+
+def post_usage_of(organization_id: int) -> int:
+    """``post_usage`` of one organization."""
+    try:
+        return _post(organization_id)
+    except DatabaseError as error:
+        logger.exception("The usage of organization %s could not be posted.", organization_id, exc_info=error)
+        return 0
 
 
 def lock(organization: Organization) -> None:

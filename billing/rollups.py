@@ -23,8 +23,10 @@ logger = logging.getLogger(__name__)
 # Oldest first, so that no tenant waits behind a busier one.
 _PENDING = """
 SELECT organization_id, hour FROM billing_dirtybucket
+WHERE %(organization)s::bigint IS NULL OR organization_id = %(organization)s
 GROUP BY organization_id, hour ORDER BY min(id) LIMIT %(limit)s
 """
+_WAITING = "SELECT organization_id FROM billing_dirtybucket GROUP BY organization_id ORDER BY min(id)"
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('billing.rollups:' || %(organization)s, 0))"
 _TAKE = """
 DELETE FROM billing_dirtybucket WHERE id IN (
@@ -98,30 +100,43 @@ EVERY_MINUTE = list(range(60))
 SETTLED_AFTER = timedelta(minutes=10)
 
 
-def refresh(limit: int = 500, *, at: datetime | None = None) -> int:
-    """Recompute up to ``limit`` hours that are marked, one transaction each; returns how many. ``at`` is
-    the present.
+def waiting(*, at: datetime | None = None) -> list[int]:
+    """The organizations with hours to recompute, who waits longest first. ``at`` is the present."""
+    with connection.cursor() as cursor:
+        _mark_grown(cursor, at or datetime.now(tz=UTC))
+        cursor.execute(_WAITING)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _mark_grown(cursor: Any, now: datetime) -> None:
+    cursor.execute(_MARK_GROWN, {"grown": now - HOUR - SETTLED_AFTER})
+
+
+def refresh(limit: int = 500, *, at: datetime | None = None, organization_id: int | None = None) -> int:
+    """Recompute up to ``limit`` hours that are marked, of one organization or of all, one transaction each;
+    returns how many. ``at`` is the present.
 
     An hour whose organization another process is working on, or that fails, keeps its mark. A failure
     is logged; the organization's other hours wait for the next call, and everybody else's are done.
     """
     now = at or datetime.now(tz=UTC)
     with connection.cursor() as cursor:
-        cursor.execute(_MARK_GROWN, {"grown": now - HOUR - SETTLED_AFTER})
-        cursor.execute(_PENDING, {"limit": limit})
+        if organization_id is None:
+            _mark_grown(cursor, now)
+        cursor.execute(_PENDING, {"limit": limit, "organization": organization_id})
         pending = cursor.fetchall()
     done = 0
     stuck = set()
-    for organization_id, hour in pending:
-        if organization_id in stuck:
+    for owner, hour in pending:
+        if owner in stuck:
             continue
         try:
-            done += _recompute(organization_id, hour, young=hour + HOUR + SETTLED_AFTER > now)
+            done += _recompute(owner, hour, young=hour + HOUR + SETTLED_AFTER > now)
         except DatabaseError as error:
-            stuck.add(organization_id)
+            stuck.add(owner)
             logger.exception(
                 "The rollups of organization %s at %s could not be recomputed.",
-                organization_id,
+                owner,
                 hour.isoformat(),
                 exc_info=error,
             )

@@ -75,8 +75,8 @@ WHERE start < %(settled)s AND (NOT fresh OR until < "end") AND (
             AND d.start = s.until AND d.start < s."end" AND d.fresh AND d.until = d."end"
     )
 )
-ORDER BY kind, start LIMIT %(limit)s
 """
+_SOME = " AND (%(organization)s::bigint IS NULL OR organization_id = %(organization)s) ORDER BY kind, start LIMIT %(limit)s"
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('billing.rollups:' || %(organization)s, 0))"
 _CLEAR = "DELETE FROM billing_usagespansum WHERE span_id = %(span)s"
 _DONE = "UPDATE billing_usagespan SET until = %(until)s, fresh = true WHERE id = %(span)s"
@@ -143,22 +143,33 @@ def _whole_hours(moment: datetime, time_zone: str) -> bool:
     return all(offset is not None and not offset % timedelta(hours=1) for offset in offsets)
 
 
-def refresh(limit: int = 500, *, at: datetime | None = None) -> int:
-    """Build up to ``limit`` spans that are stale, a transaction each, days before months; returns how
-    many. One whose organization another process works on, or that fails (logged), is left for later."""
-    now = (at or datetime.now(tz=UTC)) - SETTLED_AFTER
-    settled = now.replace(minute=0, second=0, microsecond=0)
+def _settled(at: datetime | None) -> datetime:
+    """The end of the last hour that is over and settled ``at`` the present."""
+    return ((at or datetime.now(tz=UTC)) - SETTLED_AFTER).replace(minute=0, second=0, microsecond=0)
+
+
+def waiting(*, at: datetime | None = None) -> list[int]:
+    """The organizations with spans that are stale. ``at`` is the present."""
     with connection.cursor() as cursor:
-        cursor.execute(_PENDING, {"limit": limit, "settled": settled})
+        cursor.execute(_PENDING, {"settled": _settled(at)})
+        return sorted({row[1] for row in cursor.fetchall()})
+
+
+def refresh(limit: int = 500, *, at: datetime | None = None, organization_id: int | None = None) -> int:
+    """Build up to ``limit`` spans that are stale, of one organization or of all, a transaction each, days
+    before months; returns how many. One whose organization another process works on, or that fails (logged),
+    is left for later."""
+    settled = _settled(at)
+    with connection.cursor() as cursor:
+        values: dict[str, Any] = {"limit": limit, "settled": settled, "organization": organization_id}
+        cursor.execute(_PENDING + _SOME, values)
         pending = cursor.fetchall()
     done = 0
-    for span, organization_id in pending:
+    for span, owner in pending:
         try:
-            done += _build(span, organization_id, settled)
+            done += _build(span, owner, settled)
         except DatabaseError as error:
-            logger.exception(
-                "A span of organization %s could not be summed.", organization_id, exc_info=error
-            )
+            logger.exception("A span of organization %s could not be summed.", owner, exc_info=error)
     return done
 
 

@@ -4,6 +4,7 @@ or beside itself without harm."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from billing.exports import making as exports
 from billing.models import TaskRun
 from billing.services import grants
 from billing.statements import making
+from tenants.models import Organization
 
 logger = logging.getLogger(__name__)
 
@@ -62,22 +64,47 @@ def _ended(name: str, began: datetime, error: str) -> None:
         logger.warning("The end of task %s could not be recorded.", name)
 
 
-@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def hand_over(task: Task, organization_ids: Iterable[int], expires: int) -> None:  # type: ignore[type-arg]  # as above
+    """A message of its own for each organization, so that one that is stuck delays no other. It is void after
+    ``expires`` seconds, when the next one is under way."""
+    for organization_id in organization_ids:
+        task.apply_async((organization_id,), expires=expires)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=30, time_limit=45)
 def refresh_rollups() -> None:
-    """Recompute the hours that changed."""
-    rollups.refresh()
+    """Have the hours that changed recomputed."""
+    hand_over(refresh_rollups_of, rollups.waiting(), 10)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def refresh_rollups_of(organization_id: int) -> None:
+    """Recompute the organization's hours that changed."""
+    rollups.refresh(organization_id=organization_id)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=30, time_limit=45)
+def refresh_spans() -> None:
+    """Have the days and months summed whose hours changed."""
+    hand_over(refresh_spans_of, spans.waiting(), 50)
 
 
 @shared_task(base=PlatformTask, soft_time_limit=240, time_limit=270)
-def refresh_spans() -> None:
-    """Sum the days and months whose hours changed."""
-    spans.refresh()
+def refresh_spans_of(organization_id: int) -> None:
+    """Sum the organization's days and months whose hours changed."""
+    spans.refresh(organization_id=organization_id)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=30, time_limit=45)
+def post_usage() -> None:
+    """Have posted to the ledger what the rollups gained."""
+    hand_over(post_usage_of, ledger.waiting(), 30)
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
-def post_usage() -> None:
-    """Post to the ledger what the rollups gained."""
-    ledger.post_usage()
+def post_usage_of(organization_id: int) -> None:
+    """Post to the ledger what the organization's rollups gained."""
+    ledger.post_usage_of(organization_id)
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
@@ -86,10 +113,18 @@ def expire_grants() -> None:
     grants.expire_grants()
 
 
-@shared_task(base=PlatformTask, soft_time_limit=1800, time_limit=1860)
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
 def make_statements() -> None:
-    """Make and lock the statements of months that are over."""
-    making.make_due()
+    """Have the statements made and locked of months that are over."""
+    hand_over(make_statements_of, Organization.objects.order_by("pk").values_list("pk", flat=True), 3000)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=1800, time_limit=1860)
+def make_statements_of(organization_id: int) -> None:
+    """Make and lock the organization's statements of months that are over."""
+    organization = Organization.objects.filter(pk=organization_id).first()
+    if organization is not None:
+        making.make_due_of(organization, datetime.now(tz=UTC))
 
 
 @shared_task(base=PlatformTask, soft_time_limit=6 * 3600, time_limit=6 * 3600 + 60)

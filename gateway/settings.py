@@ -170,7 +170,12 @@ DATABASES["default"]["ATOMIC_REQUESTS"] = False
 # REDIS_URL: rate limits and Celery's broker. Unset, manage.py starts an embedded one.
 REDIS_URL: str = env.str("REDIS_URL", default="redis://127.0.0.1:1/0")
 
-CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://") if "unix://" in REDIS_URL else REDIS_URL
+# Celery has names of its own for a socket and for the number of a database on it.
+CELERY_BROKER_URL = (
+    REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    if "unix://" in REDIS_URL
+    else REDIS_URL
+)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 # A long task keeps no others waiting behind it.

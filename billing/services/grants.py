@@ -20,6 +20,7 @@ from django_scopes import scope
 from billing import funds
 from billing.funds import ZERO, Line
 from billing.models import Grant, LedgerTransaction
+from billing.rollups import PATIENCE
 from billing.services.wallet import (
     WalletError,
     check_amount,
@@ -121,6 +122,9 @@ def expire_grants(now: datetime | None = None) -> int:
 
 @transaction.atomic
 def _expire(grant_id: int, organization_id: int, now: datetime) -> bool:
+    with connection.cursor() as cursor:
+        # An organization whose rows are held must not hold up the others.
+        cursor.execute(PATIENCE)
     owner = locked(Organization(pk=organization_id))
     wallet = counter(owner)
     with connection.cursor() as cursor:

@@ -93,11 +93,17 @@ def make_due(now: datetime | None = None) -> list[Statement]:
     cannot be made is logged and delays no other."""
     made: list[Statement] = []
     for organization in Organization.objects.order_by("pk"):
-        try:
-            made += make_through(organization, now or timezone.now())
-        except (DatabaseError, StatementDiffers) as error:
-            logger.exception("The statement of %s could not be made.", organization.slug, exc_info=error)
+        made += make_due_of(organization, now or timezone.now())
     return made
+
+
+def make_due_of(organization: Organization, now: datetime) -> list[Statement]:
+    """``make_due`` of one organization."""
+    try:
+        return make_through(organization, now)
+    except (DatabaseError, StatementDiffers) as error:
+        logger.exception("The statement of %s could not be made.", organization.slug, exc_info=error)
+        return []
 
 
 def make_through(organization: Organization, now: datetime) -> list[Statement]:

@@ -151,6 +151,27 @@ def test_a_tenant_that_is_stuck_does_not_delay_the_others(committed: None, slug:
     other.close()
 
 
+def test_while_the_task_of_one_tenant_hangs_on_a_lock_another_tenants_goes_through(
+    committed: None, slug: str
+) -> None:
+    stuck, other = Books.open(slug), Books.open(f"{slug}-x")
+    stuck.ship(stuck.end("a"))
+    other.ship(other.end("b"))
+    with psycopg.connect(**connection_parameters()) as held, ThreadPoolExecutor(1) as pool:
+        held.execute("SELECT FROM tenants_apikey WHERE id = %s FOR UPDATE", [stuck.key.id])
+        hanging = pool.submit(task_in_a_thread, stuck.organization.id)
+        wait_until_somebody_waits()
+        tasks.refresh_rollups_of(other.organization.id)
+        assert len(other.rollups()) == 1
+        # It gives up, and leaves what is to do.
+        hanging.result()
+        assert (stuck.rollups(), stuck.marks()) == ([], {NOON})
+    tasks.refresh_rollups_of(stuck.organization.id)
+    assert len(stuck.rollups()) == 1
+    stuck.close()
+    other.close()
+
+
 def test_an_event_that_arrives_during_the_recomputation_is_not_missed(committed: None, slug: str) -> None:
     books = Books.open(slug)
     books.ship(books.end("a", charge="0.10"))
@@ -171,6 +192,11 @@ def test_an_event_that_arrives_during_the_recomputation_is_not_missed(committed:
 
 def refresh_in_a_thread() -> None:
     rollups.refresh()
+    connection.close()
+
+
+def task_in_a_thread(organization_id: int) -> None:
+    tasks.refresh_rollups_of(organization_id)
     connection.close()
 
 
@@ -203,8 +229,8 @@ def test_a_tenant_that_fails_is_logged_and_keeps_its_mark(
 
 def test_the_tasks_bring_usage_to_the_ledger(books: Books) -> None:
     books.ship(books.end("a", charge="0.10"))
-    tasks.refresh_rollups()
-    tasks.post_usage()
+    tasks.refresh_rollups_of(books.organization.id)
+    tasks.post_usage_of(books.organization.id)
     tasks.ensure_partitions()
     assert ledger.balance(books.organization) == Decimal("-0.10")
 

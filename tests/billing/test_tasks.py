@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from celery import shared_task
+from django.conf import settings
 from django_scopes import scopes_disabled
+from redis import Redis
 
 from billing import tasks
 from billing.models import TaskRun
 from gateway.celery import app
+from tests.billing.books import Books
 
 pytestmark = pytest.mark.django_db
 
@@ -42,6 +46,33 @@ def test_every_task_on_the_clock_exists_and_has_a_time_limit() -> None:
         assert task.soft_time_limit is not None
         assert task.time_limit is not None
         assert task.soft_time_limit < task.time_limit
+
+
+def messages(name: str) -> set[int]:
+    """The organizations that messages in Celery's queue name, of the task ``name``. Leaves the queue empty."""
+    with Redis.from_url(settings.REDIS_URL) as redis:
+        found = [orjson.loads(raw)["headers"] for raw in redis.lrange("celery", 0, -1)]
+        redis.delete("celery")
+    return {
+        orjson.loads(head["argsrepr"].strip("(),"))
+        for head in found
+        if head["task"] == f"billing.tasks.{name}"
+    }
+
+
+def test_each_organization_is_a_message_of_its_own(slug: str) -> None:
+    one, other = Books.open(slug), Books.open(f"{slug}-x")
+    for each in (one, other):
+        each.ship(each.end("a"))
+    ids = {one.organization.id, other.organization.id}
+    tasks.refresh_rollups()
+    assert messages("refresh_rollups_of") == ids
+    for organization_id in ids:
+        tasks.refresh_rollups_of(organization_id)
+    tasks.post_usage()
+    assert messages("post_usage_of") == ids
+    tasks.make_statements()
+    assert messages("make_statements_of") >= ids
 
 
 def test_every_task_may_run_again_at_once() -> None:
