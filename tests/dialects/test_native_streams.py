@@ -61,7 +61,7 @@ def test_a_cut_at_any_byte_changes_nothing(replay: Replay) -> None:
 
 @of_every_replay()
 @pytest.mark.parametrize(
-    "form", ["crlf", "no-space", "byte-by-byte", "byte-order-mark", "name-last", "no-name"]
+    "form", ["crlf", "no-space", "byte-by-byte", "byte-order-mark", "name-last", "no-name", "two-lines"]
 )
 def test_the_form_of_the_events_changes_nothing(replay: Replay, form: str) -> None:
     raw = replay.raw
@@ -70,6 +70,8 @@ def test_the_form_of_the_events_changes_nothing(replay: Replay, form: str) -> No
         "no-space": re.sub(rb"(?m)^(data|event): ", rb"\1:", raw),
         "byte-order-mark": b"\xef\xbb\xbf" + raw,
         "name-last": re.sub(rb"(?m)^(event: .*)\n(data: .*)$", rb"\2\n\1", raw),
+        # A line break between members is none of a JSON text's.
+        "two-lines": re.sub(rb'(?m)^(data: \{"type": "[a-z_.]+",) ', rb"\1\ndata: ", raw),
         "no-name": re.sub(rb"(?m)^event: .*\n", b"", raw),
     }.get(form, raw)
     pieces = [changed[at : at + 1] for at in range(len(changed))] if form == "byte-by-byte" else [changed]

@@ -185,5 +185,6 @@ def test_a_cut_at_any_byte_changes_nothing(raw: bytes) -> None:
 
     expected = scan(raw)
     assert expected[1]
+    assert expected[0].count(b"event: ") == raw.count(b"data: {")
     for cut in range(1, len(raw)):
         assert scan(raw[:cut], raw[cut:]) == expected, cut
