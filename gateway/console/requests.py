@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -58,6 +59,7 @@ ENDS = {
     "gateway_error": ("Gateway error", "bad", "A defect of the gateway. You are not charged."),
 }
 
+_DOLLARS = re.compile(r"\d{1,9}(\.\d{1,12})?")
 RATES = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 
@@ -87,9 +89,9 @@ def place(parameters: Mapping[str, str]) -> tuple[datetime, str] | None:
 
 
 def _extra(parameters: Mapping[str, str]) -> tuple[Q, dict[str, str]]:
-    """The filters that only this list has: status and end. Raises ``BadQuery``."""
+    """The filters that only this list has: status, end, and the least charge. Raises ``BadQuery``."""
     where, kept = Q(), dict[str, str]()
-    status, end = parameters.get("status", ""), parameters.get("end", "")
+    status, end, charge = (parameters.get(name, "").strip() for name in ("status", "end", "charge"))
     if status:
         if status not in STATUSES:
             raise BadQuery(f"status: use one of {', '.join(STATUSES)}.")
@@ -100,12 +102,17 @@ def _extra(parameters: Mapping[str, str]) -> tuple[Q, dict[str, str]]:
             raise BadQuery(f"end: use one of {', '.join(ENDS)}.")
         where &= Q(end_reason=end)
         kept["end"] = end
+    if charge:
+        if not _DOLLARS.fullmatch(charge):
+            raise BadQuery("charge: write US dollars, such as 0.05.")
+        where &= Q(charge__gte=Decimal(charge))
+        kept["charge"] = charge
     return where, kept
 
 
 @requires(Permission.VIEW_REQUESTS, Permission.VIEW_OWN_USAGE)
 def requests(request: TenantRequest) -> HttpResponse:
-    """``/o/<organization>/requests/``: newest first, with filters."""
+    """``/o/<organization>/requests/``: newest first, with filters. With ``live=on`` it renews itself."""
     tenant = request.tenant
     organization, names = tenant.organization, names_of(tenant.organization)
     visible = visible_to(tenant, Permission.VIEW_REQUESTS)
@@ -157,6 +164,7 @@ def requests(request: TenantRequest) -> HttpResponse:
             "models": list(ModelGroup.objects.order_by("name").values_list("name", flat=True)),
             "statuses": [(value, label) for value, (label, _) in STATUSES.items()],
             "ends": [(value, label) for value, (label, _, _) in ENDS.items()],
+            "live": not after and request.GET.get("live") == "on",
             "newer": f"?{query.parameters(**kept)}" if after else "",
             "older": f"?{query.parameters(**kept, cursor=cursor_of(events[-1]))}" if more else "",
             "narrowed": tenant.teams_with(Permission.VIEW_REQUESTS) is not None,
@@ -183,7 +191,11 @@ def _chips(query: UsageQuery, names: Any, kept: dict[str, str]) -> list[dict[str
     """Every filter in force, each with the query string without it."""
     shown = chips(query, names, kept=kept)
     for name, value in kept.items():
-        label = STATUSES[value][0] if name == "status" else ENDS[value][0]
+        label = (
+            {"status": STATUSES, "end": ENDS}[name][value][0]
+            if name in ("status", "end")
+            else f"at least ${value}"
+        )
         without = query.parameters(**{other: text for other, text in kept.items() if other != name})
         shown.append({"name": name.capitalize(), "value": label, "without": without})
     return shown

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
+from django.db import connection
+from django.utils import timezone
 from django_scopes import scope
 
 from billing.models import Quota
 from tenants.keys import digest
 from tenants.models import ApiKey
+from tests.billing.made_usage import event
 from tests.browser.conftest import Browse
 from tests.cast import PASSWORD, Cast, make_cast
 
@@ -154,3 +158,25 @@ def test_a_wrong_limit_is_said_in_place_and_what_was_typed_stays(cast: Cast, bro
     said, typed = browse(visit)
     assert "6 decimal places" in said
     assert typed == "0.1234567"
+
+
+def test_a_live_list_shows_a_request_without_being_asked(cast: Cast, browse: Browse) -> None:
+    name = f"req-{cast.organization.slug[-6:]}"
+
+    def arrives() -> None:
+        with scope(organization=cast.organization):
+            event(cast.search_key, f"{timezone.now():%Y-%m-%dT%H:%M:%S}", name)
+        connection.close()
+
+    def visit(page: Page) -> None:
+        sign_in(page, cast.ann.user.email)
+        page.goto(f"/o/{cast.organization.slug}/requests/")
+        page.get_by_role("link", name="Live").click()
+        page.get_by_text("No requests").wait_for()
+        # A thread of its own, as Django does not ask the database where Playwright runs.
+        thread = Thread(target=arrives)
+        thread.start()
+        page.locator(f"#row-{name}").wait_for()
+        thread.join()
+
+    browse(visit)

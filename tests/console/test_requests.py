@@ -94,11 +94,13 @@ def test_a_request_that_arrives_meanwhile_moves_nothing(acme: Tenant, owner: Cli
         ("status=failed", ["best-429", "u1-502", "gone-499"]),
         ("end=client_gone", ["gone-499"]),
         ("status=failed&model=fast&end_user=u1", ["u1-502"]),
+        ("charge=0.05", ["banner-ok"]),
+        ("charge=0.0500001", []),
     ],
 )
 def test_filters(acme: Tenant, owner: Client, query: str, expected: list[str]) -> None:
     event(acme.backend, "2026-03-10T10:04", "ok")
-    event(acme.banner, "2026-03-10T10:03", "banner-ok")
+    event(acme.banner, "2026-03-10T10:03", "banner-ok", "0.05")
     event(acme.batch, "2026-03-10T10:02", "best-429", model_group="best", status=429, end_reason="refused")
     event(acme.batch, "2026-03-10T10:01", "u1-502", end_user="u1", status=502, end_reason="provider_error")
     event(acme.backend, "2026-03-10T10:00", "gone-499", status=499, end_reason="client_gone")
@@ -121,7 +123,17 @@ def test_the_list_begins_with_the_last_seven_days(acme: Tenant, owner: Client) -
 
 
 @pytest.mark.parametrize(
-    "query", ["cursor=x", "cursor=2026-03-01~a", "status=9", "end=sideways", "from=x", "key=x"]
+    "query",
+    [
+        "cursor=x",
+        "cursor=2026-03-01~a",
+        "status=9",
+        "end=sideways",
+        "from=x",
+        "key=x",
+        "charge=-1",
+        "charge=NaN",
+    ],
 )
 def test_a_parameter_that_makes_no_sense_is_named(acme: Tenant, owner: Client, query: str) -> None:
     response = owner.get(f"{LIST}?{query}")
