@@ -191,11 +191,11 @@ def _chips(query: UsageQuery, names: Any, kept: dict[str, str]) -> list[dict[str
     """Every filter in force, each with the query string without it."""
     shown = chips(query, names, kept=kept)
     for name, value in kept.items():
-        label = (
-            {"status": STATUSES, "end": ENDS}[name][value][0]
-            if name in ("status", "end")
-            else f"at least ${value}"
-        )
+        label = f"at least ${value}"
+        if name == "status":
+            label = STATUSES[value][0]
+        elif name == "end":
+            label = ENDS[value][0]
         without = query.parameters(**{other: text for other, text in kept.items() if other != name})
         shown.append({"name": name.capitalize(), "value": label, "without": without})
     return shown
