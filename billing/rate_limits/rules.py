@@ -41,10 +41,16 @@ class RateLimited(Exception):
         self.remaining = remaining
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def standing(self) -> Standing:
+        """How the limit stands; a minute's allowance fills up evenly."""
+        used = self.limit - self.remaining
+        return Standing(self.limit, self.remaining, used * 60 / self.limit if self.limit else 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a limit stands after a request was counted. ``reset_seconds``: until it is whole again."""
+    """How a limit stands. ``reset_seconds``: until it is whole again."""
 
     limit: int
     remaining: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from math import ceil
@@ -9,7 +10,16 @@ from typing import TypeVar
 
 from billing.leases import BudgetExceeded, BudgetRule, LeaseBook, MoneyUnavailable, Reservation
 from billing.money import plain
-from billing.rate_limits import CONCURRENCY, REQUESTS, TOKENS, RateLimited, RateLimiter, RateRule, Ticket
+from billing.rate_limits import (
+    CONCURRENCY,
+    REQUESTS,
+    TOKENS,
+    RateLimited,
+    RateLimiter,
+    RateRule,
+    Standing,
+    Ticket,
+)
 from gateway.v1.bounds import lower, lowered, most
 from gateway.v1.errors import NO_RETRY, BudgetSpent, Headers, LimitReached, Unavailable
 from gateway.v1.exchange import Exchange, Offer
@@ -162,16 +172,18 @@ def _of_user(rules: dict[UserGroup, tuple[Rule, ...]], facts: Facts) -> tuple[Ru
 
 def _limit_error(refused: RateLimited) -> LimitReached:
     rule, wait = refused.rule, refused.retry_after_seconds
+    stands = standing_headers({rule.metric: refused.standing})
     what = (
         f"Rate limit reached for {rule.label}: {rule.limit} {UNITS[rule.metric]} (a limit of this gateway)."
     )
     if wait is None:
-        return LimitReached(f"{what} The request alone is more than the limit.", headers=NO_RETRY)
+        return LimitReached(f"{what} The request alone is more than the limit.", headers=[*NO_RETRY, *stands])
     return LimitReached(
         f"{what} Try again in {max(wait, 0.001):.3f} s.",
         headers=[
             (b"retry-after", str(ceil(wait) or 1).encode()),
             (b"retry-after-ms", str(ceil(wait * 1000) or 1).encode()),
+            *stands,
         ],
     )
 
@@ -190,8 +202,12 @@ def _budget_message(refused: BudgetExceeded, amount: Decimal) -> str:
 
 def rate_headers(ticket: Ticket) -> Headers:
     """``x-ratelimit-*`` in OpenAI's form, of the tightest requests and tokens rule."""
+    return standing_headers(ticket.remaining)
+
+
+def standing_headers(remaining: Mapping[str, Standing]) -> Headers:
+    """``x-ratelimit-*`` of limits by their metric; a limit of requests at a time has none."""
     found: Headers = []
-    remaining = ticket.remaining
     for metric, word in ((REQUESTS, b"requests"), (TOKENS, b"tokens")):
         standing = remaining.get(metric)
         if standing is not None:

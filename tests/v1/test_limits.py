@@ -43,7 +43,11 @@ def test_requests_per_minute_hold_on_every_scope(stack: Stack, slug: str, scope_
     assert caught.value.code == "rate_limit_exceeded"
     assert "2 requests per minute" in str(caught.value)
     assert "a limit of this gateway" in str(caught.value)
-    assert int(caught.value.response.headers["retry-after"]) >= 1
+    headers = caught.value.response.headers
+    assert int(headers["retry-after"]) >= 1
+    shown = [headers[f"x-ratelimit-{what}-requests"] for what in ("limit", "remaining", "reset")]
+    # Of two a minute both are taken, and one flows in each half a minute.
+    assert shown == ["2", "0", "1m0s"]
     refused = events(tenant)[-1]
     assert (refused.end_reason, refused.status, refused.charge, refused.attempts) == ("refused", 429, 0, [])
     assert refused.tags["weir.refused_by"].startswith("Rate limit reached for")
