@@ -120,7 +120,7 @@ def wallet_lines(
 ) -> list[WalletLine]:
     """At most ``size`` lines with a number below ``before`` or above ``after``.
 
-    The balance counts every line of the wallet, also those that ``selection`` leaves out.
+    The balance counts every line of the account, also those that ``selection`` leaves out.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -167,7 +167,7 @@ def _pieces(organization: Organization, selection: Selection, after: int) -> Ite
 async def streamed_lines(
     organization: Organization, selection: Selection = EVERYTHING
 ) -> AsyncIterator[bytes]:
-    """The lines as CSV, oldest first, in pieces; the balance of the last one is that of the wallet
+    """The lines as CSV, oldest first, in pieces; the balance of the last one is that of the account
     unless ``selection`` leaves out what came later."""
     yield csv_lines([COLUMNS])
     pieces = _pieces(organization, selection, 0)

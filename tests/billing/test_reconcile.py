@@ -100,19 +100,25 @@ def test_a_wrong_quantity_is_found_and_settled(books: Books) -> None:
     assert found(books) == []
 
 
-def test_a_day_or_month_that_is_not_the_sum_of_its_hours_is_found_and_settled(books: Books) -> None:
-    # All of the other shares of a month are right.
+@pytest.mark.parametrize("kind", [spans.DAY, spans.MONTH])
+@pytest.mark.parametrize("slice_name", list(spans.SLICES))
+def test_a_day_or_month_that_is_not_the_sum_of_its_hours_is_found_and_settled(
+    books: Books, kind: str, slice_name: str
+) -> None:
+    # All of the other shares are right, and so is the other kind.
     while spans.refresh(at=NOON + timedelta(days=40)):
         pass
     assert found(books) == []
     with scopes_disabled():
-        span = UsageSpan.objects.get(organization=books.organization, kind="month")
-        UsageSpanSum.objects.filter(span=span, slice="model").update(charge=Decimal("0.31"))
+        span = UsageSpan.objects.get(
+            organization=books.organization, kind=kind, start__lte=NOON, end__gt=NOON
+        )
+        UsageSpanSum.objects.filter(span=span, slice=slice_name).update(charge=Decimal("0.31"))
     assert found(books) == [
         Difference(
             books.organization.slug,
-            "charge of hours and months",
-            f"{span.start:%Y-%m-%dT%HZ} month by model",
+            f"charge of hours and {kind}s",
+            f"{span.start:%Y-%m-%dT%HZ} {kind} by {slice_name}",
             "0.30",
             "0.31",
         )
