@@ -21,6 +21,8 @@ from routing.table import RoutingTable
 from tenants.models import User
 
 PAGE = 50
+# Abilities whose word does not read as something that is ticked.
+SAID = {"no_streaming": "only whole answers, no streams"}
 
 
 class DeploymentForm(forms.Form):
@@ -68,7 +70,7 @@ class DeploymentForm(forms.Form):
             },
         )
         words = [*ABILITIES, *(word for word in found.capabilities or () if word not in ABILITIES)]
-        self.fields["capabilities"].choices = [(word, word) for word in words]  # type: ignore[attr-defined]  # a ChoiceField
+        self.fields["capabilities"].choices = [(word, SAID.get(word, word)) for word in words]  # type: ignore[attr-defined]  # a ChoiceField
         self.found = found
 
     def changes(self) -> dict[str, Any]:
