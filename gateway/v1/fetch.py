@@ -54,6 +54,8 @@ MOST_CLOSING_READS = 16
 COUNTED_ENDPOINTS = frozenset({"chat.completions", "embeddings"})
 # How an address that is not there answers; a model that is not there does too.
 NOT_THERE = (404, 405)
+# OpenAI's code for sealed thinking that it cannot open.
+UNREADABLE = b'"invalid_encrypted_content"'
 _AUDIO = re.compile(r"audio/[a-zA-Z0-9.+-]{1,40}")
 SENT_A_MINUTE = 64 * 1024 * 1024
 # The reason of an attempt that the client has whole.
@@ -304,6 +306,12 @@ class Fetch:
             return
         if answer.status != 200:
             raw = await answer.read_all(provider.idle_timeout)
+            if self.native == RESPONSES and UNREADABLE in raw:
+                # Another account of the same maker sealed the thinking: a chat goes on without it.
+                self._facts = replace(facts, native=None)
+                await answer.__aexit__(None, None, None)
+                await self._ask()
+                return
             self._spent = reported_usage(raw)
             raise refused(read_refusal(answer.status, answer.headers, raw))
         told = answer.headers.get("content-type") or ""

@@ -26,8 +26,9 @@ class Recording:
     linger: float = 0
     # What is played from the second time on; empty: the same.
     again: bytes = b""
-    # The end of a path that is not there; empty: every path is.
+    # The end of a path that is not there, and what is answered for it; empty: every path is.
     missing: str = ""
+    instead: tuple[int, bytes] = (404, b'{"detail":"Not Found"}')
 
 
 @dataclass
@@ -60,7 +61,7 @@ def running_player(recordings: dict[str, Recording]) -> Iterator[Player]:
             player.paths[name] = self.path
             status = recording.status
             if recording.missing and self.path.endswith(recording.missing):
-                status, raw = 404, b'{"detail":"Not Found"}'
+                status, raw = recording.instead
             self.send_response(status)
             if recording.content_type:
                 self.send_header("content-type", recording.content_type)

@@ -48,6 +48,10 @@ HI: Any = [{"role": "user", "content": "hi"}]
 OVERLOADED = (
     b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},"request_id":"req_011C"}'
 )
+UNREADABLE = (
+    b'{"error":{"message":"The encrypted content for item rs_1 could not be verified.",'
+    b'"type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}'
+)
 LIMITED = (
     b'{"error":{"code":429,"message":"You exceeded your current quota, please check your plan.",'
     b'"status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo",'
@@ -90,6 +94,10 @@ RECORDINGS = {
     "response-cut": ("openai", Recording(REPLAYS["responses-without-an-end"])),
     "response-broken": ("openai", Recording(REPLAYS["responses-failed-in-the-middle"])),
     "chat-alone": ("openai", Recording(PLAIN, content_type=JSON, missing="/responses")),
+    "another-account": (
+        "openai",
+        Recording(PLAIN, content_type=JSON, missing="/responses", instead=(400, UNREADABLE)),
+    ),
     "chat": ("generic", Recording(PLAIN, content_type=JSON)),
 }
 
@@ -279,6 +287,18 @@ def test_who_has_no_responses_is_asked_in_a_chat(played: Played, sdk: openai.Ope
         answer = sdk.responses.create(model=played.model("chat-alone"), input="hi")
         assert answer.output_text == "Yes"
         assert played.player.paths["chat-alone"] == "/chat-alone/v1/chat/completions"
+
+
+def test_thinking_that_another_account_sealed_is_left_behind(
+    played: Played, sdk: openai.OpenAI, tenant: Tenant
+) -> None:
+    sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed"}
+    asked: Any = [*HI, sealed, {"role": "assistant", "content": "Ho"}, {"role": "user", "content": "go on"}]
+    for _ in range(2):
+        answer = sdk.responses.create(model=played.model("another-account"), input=asked)
+        assert answer.output_text == "Yes"
+    assert "sealed" not in json.dumps(played.player.asked["another-account"])
+    assert [event.end_reason for event in events(tenant)] == ["completed", "completed"]
 
 
 def test_a_kept_response_goes_on_with_its_thinking(played: Played, stack: Stack, slug: str) -> None:
