@@ -25,7 +25,7 @@ def embed(body: dict[str, Any], model: str) -> tuple[dict[str, Any], int]:
     dimensions = body.get("dimensions", DEFAULT_DIMENSIONS)
     if dimensions is None:
         dimensions = DEFAULT_DIMENSIONS
-    if not isinstance(dimensions, int) or not 1 <= dimensions <= MAX_DIMENSIONS:
+    if type(dimensions) is not int or not 1 <= dimensions <= MAX_DIMENSIONS:
         raise invalid(f"Invalid 'dimensions': expected 1 to {MAX_DIMENSIONS}.", param="dimensions")
     packed = body.get("encoding_format") == "base64"
     tokens = sum(count_words(item) if isinstance(item, str) else len(item) for item in inputs)

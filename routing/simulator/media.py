@@ -124,7 +124,8 @@ def speak(body: dict[str, Any]) -> tuple[bytes, list[bytes]]:
         raise invalid("Invalid 'input': expected a text.", param="input")
     if not body.get("voice"):
         raise invalid("Missing required parameter: 'voice'.", param="voice")
-    kind = SPEECH_TYPES.get(body.get("response_format") or "mp3")
+    form = body.get("response_format") or "mp3"
+    kind = SPEECH_TYPES.get(form) if isinstance(form, str) else None
     if kind is None:
         raise invalid("Invalid 'response_format'.", param="response_format")
     noise = hashlib.shake_256(text.encode())

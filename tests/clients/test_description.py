@@ -7,6 +7,7 @@ requests each time.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ OPERATIONS: dict[str, Any] = {
     for found in SCHEMA.get_all_operations()
     if isinstance(found, Ok) and (each := found.ok())
 }
+DESCRIPTION: dict[str, Any] = json.loads((Path(__file__).parent / "openai.json").read_bytes())
 # Theirs who first offered them, not OpenAI's.
 OTHERS = {"POST /messages", "POST /rerank", "POST /messages/count_tokens"}
 PRICE = dict.fromkeys(
@@ -86,6 +88,49 @@ def test_no_request_fails_and_every_error_is_in_shape(tenant: Tenant, slug: str,
 
     play()
     assert served
+
+
+# What each operation with a JSON body needs at least; ``model`` besides.
+NEEDED: dict[str, dict[str, Any]] = {
+    "POST /chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "POST /completions": {"prompt": "hi"},
+    "POST /responses": {"input": "hi"},
+    "POST /embeddings": {"input": "hi"},
+    "POST /moderations": {"input": "hi"},
+    "POST /images/generations": {"prompt": "hi"},
+    "POST /audio/speech": {"input": "hi", "voice": "alloy"},
+}
+SHAPE = {"message", "type", "param", "code"}
+WRONG: list[Any] = [None, True, -1, 0, 10**30, 1.5, "", "x", [], [None], [1], ["x"], [[]], [{}], {}]
+WRONG += [{"": None}, {"type": "x"}, {"type": None}, [{"role": None}], [{"role": "user", "content": [1]}]]
+
+
+@pytest.mark.parametrize("label", list(NEEDED))
+def test_a_wrong_value_in_any_place_is_no_failure(tenant: Tenant, slug: str, label: str) -> None:
+    """Each member that the description names, with each of ``WRONG`` in an otherwise good request."""
+    model = priced(tenant, slug, PRICE)
+    path = label.split()[1]
+    described = DESCRIPTION["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    failed = []
+    with tenant.http() as http:
+        for name in [*members(described), *NEEDED[label], "model", "unknown"]:
+            for value in WRONG:
+                body = {"model": model, **NEEDED[label], name: value}
+                answer = http.post(f"/v1{path}", json=body)
+                keys = set(answer.json()["error"]) if answer.status_code >= 400 else SHAPE
+                if answer.status_code >= 500 or keys != SHAPE:
+                    failed.append(f"{name}={value!r}: {answer.status_code} {answer.text[:200]}")
+    assert failed == []
+
+
+def members(schema: dict[str, Any]) -> dict[str, None]:
+    """The members that a body may have, wherever its schema names them."""
+    found: dict[str, None] = {}
+    if "$ref" in schema:
+        found |= members(DESCRIPTION["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    for each in (*schema.get("allOf", ()), *schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        found |= members(each)
+    return found | dict.fromkeys(schema.get("properties", {}))
 
 
 def test_the_description_holds_every_operation_that_is_served() -> None:
