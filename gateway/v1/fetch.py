@@ -30,7 +30,7 @@ from gateway.v1.failures import (
     unsupported,
 )
 from gateway.v1.forms import Posted
-from gateway.v1.media_streams import MediaScanner, whole_transcript
+from gateway.v1.media_streams import MediaScanner, all_at_once
 from gateway.v1.native import RESPONSES, native_answer, native_body, native_text, spoken_by
 from gateway.v1.native_streams import native_scanner
 from gateway.v1.pulse import Pulse
@@ -38,7 +38,6 @@ from gateway.v1.readers import read_answer
 from gateway.v1.refusals import read_refusal
 from gateway.v1.repairing import scanner_for
 from gateway.v1.stream import MOST_KEPT_BYTES, StreamScanner, identity
-from gateway.v1.transcriptions import STREAMED
 from gateway.v1.turns import Turn, idle_wait
 from gateway.v1.upstream import Answer, Upstream, UpstreamError
 from routing.dialects import WORDED, CannotCarry, Dialect, dialect
@@ -315,7 +314,8 @@ class Fetch:
             self._spent = reported_usage(raw)
             raise refused(read_refusal(answer.status, answer.headers, raw))
         told = answer.headers.get("content-type") or ""
-        if facts.stream and ("event-stream" in told if facts.endpoint == STREAMED else "json" not in told):
+        worded = facts.endpoint in WORDED
+        if facts.stream and ("json" not in told if worded else "event-stream" in told):
             await self._content(answer)
             await self._keep_stream()
             return
@@ -328,7 +328,7 @@ class Fetch:
             return
         raw = await answer.read_all(max(provider.idle_timeout, provider.first_token_timeout))
         self._first_token()
-        if (facts.stream and facts.endpoint != STREAMED) or facts.binary:
+        if (facts.stream and worded) or facts.binary:
             # Some providers answer a streamed request with an error as plain JSON and status 200.
             self._spent = reported_usage(raw)
             raise refused(read_refusal(200, answer.headers, raw))
@@ -358,7 +358,7 @@ class Fetch:
         self._usage, self._text_tokens = usage, read.text_bytes // 4
         if facts.stream:
             # It was asked for a stream, and does not know what that is.
-            body, kind = whole_transcript(body), b"text/event-stream; charset=utf-8"
+            body, kind = all_at_once(body, facts.endpoint), b"text/event-stream; charset=utf-8"
         else:
             kind = read.content_type
         self._body, self._kind = body, kind

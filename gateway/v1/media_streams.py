@@ -65,13 +65,22 @@ class MediaScanner(NativeScanner):
         return self._final + DONE
 
 
-def whole_transcript(answer: bytes) -> bytes:
-    """A plain transcript as a stream that has it all at once."""
+# What an answer says of its picture, as the last event of a stream does.
+_OF_PICTURES = ("background", "output_format", "quality", "size", "usage")
+
+
+def all_at_once(answer: bytes, endpoint: str) -> bytes:
+    """A plain answer as a stream that has it whole, of a provider that does not know what a stream is."""
     try:
         told = orjson.loads(answer)
     except orjson.JSONDecodeError:
         told = None
-    if not isinstance(told, dict):
-        told = {"text": answer.decode("utf-8", "replace")}
-    kind = "transcript.text.done"
-    return event(kind, {"type": kind, **told}) + DONE
+    if not endpoint.startswith("images."):
+        if not isinstance(told, dict):
+            told = {"text": answer.decode("utf-8", "replace")}
+        kind = "transcript.text.done"
+        return event(kind, {"type": kind, **told}) + DONE
+    assert isinstance(told, dict)  # noqa: S101  # read as such before
+    kind = "image_generation.completed" if endpoint == "images.generations" else "image_edit.completed"
+    about = {name: told[name] for name in _OF_PICTURES if name in told}
+    return event(kind, {"type": kind, "created_at": told.get("created"), **about, **told["data"][0]}) + DONE

@@ -72,6 +72,11 @@ RECORDINGS = {
         + b'event: error\ndata: {"type":"error","error":{"code":"moderation_blocked","message":"No org-123"}}\n\n'
     ),
     "edit": Recording(EDITED),
+    "whole-image": Recording(
+        json.dumps({"created": 1, "data": [{"b64_json": "aGk="}], "usage": PICTURE_USAGE}).encode(),
+        content_type=JSON,
+    ),
+    "no-image": Recording(b'{"created":1,"data":[]}', content_type=JSON),
     "transcript": Recording(TRANSCRIPT),
     "whole-transcript": Recording(
         b'{"text":"Gr\xc3\xbc\xc3\x9f Gott","usage":{"type":"duration","seconds":3}}', content_type=JSON
@@ -119,6 +124,20 @@ def test_a_picture_comes_in_stages_and_is_charged_by_its_usage(
     (event,) = events(tenant)
     assert (event.streamed, event.endpoint, event.charge) == (True, "images.generations", Decimal("0.00805"))
     assert event.quantities == {"images": "1", "image_output": "200"}
+
+
+def test_a_model_that_ignores_the_wish_for_stages_gives_its_picture_at_once(
+    played: Played, sdk: openai.OpenAI, tenant: Tenant
+) -> None:
+    (one,) = list(sdk.images.generate(model=played.model("whole-image"), prompt="a cat", stream=True))
+    assert (one.type, one.b64_json, one.created_at) == ("image_generation.completed", "aGk=", 1)
+    (event,) = events(tenant)
+    assert (event.end_reason, event.charge) == ("completed", Decimal("0.00805"))
+
+
+def test_an_answer_without_a_picture_is_an_error_in_a_stream_too(played: Played, sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError):
+        list(sdk.images.generate(model=played.model("no-image"), prompt="a cat", stream=True))
 
 
 def test_an_edited_picture_does_too(played: Played, sdk: openai.OpenAI, tenant: Tenant) -> None:
