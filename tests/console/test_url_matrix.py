@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume"),
 ]
 
-# Django's admin and django-allauth guard their own addresses.
+# Django's admin guards its own addresses; django-allauth's have their rows in test_account_urls.py.
 EXCLUDED = ("admin/", "accounts/")
 ROLES = ("owner", "admin", "finance", "member", "viewer", "lead")
 # In the order of ROLES. `lead` is a member who is admin of the team `search`; `member` is in that team.
