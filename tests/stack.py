@@ -11,6 +11,7 @@ import zoneinfo
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,27 @@ class Stack:
                 return UsageEvent.objects.filter(request_id__in=written).count() == len(written)
 
         wait_until(shipped)
+
+
+def wait_for_workers() -> None:
+    """Wait until every worker has read what is committed by now."""
+    from gateway.v1.worker import CHANNEL, READ_AT
+
+    # Of the time of day that the workers go by: they run on this machine.
+    now = f"{READ_AT}{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+    def read() -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT application_name FROM pg_stat_activity"
+                " WHERE datname = current_database() AND starts_with(application_name, %s)",
+                [READ_AT],
+            )
+            return [name for (name,) in cursor.fetchall()]
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, 'tenants'), pg_notify(%s, 'routing')", [CHANNEL, CHANNEL])
+    wait_until(lambda: min(read(), default="") > now)
 
 
 def journaled(directory: Path) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -38,6 +39,8 @@ from routing.table import RoutingTable, load_table
 logger = logging.getLogger(__name__)
 
 CHANNEL = "weir_changed"
+# How a worker's connection is named that follows changes; the moment of its newest reading comes after it.
+READ_AT = "weir worker, read at "
 # Notifications that come together are answered by one reload.
 SETTLE_SECONDS = 0.02
 MAINTAIN_SECONDS = 1.0
@@ -149,9 +152,11 @@ class Worker:
             try:
                 async with await AsyncConnection.connect(self._dsn, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
+                    began = datetime.now(UTC)
                     # Whatever changed while nobody listened.
                     self.principals.clear()
                     await self.reload()
+                    await _tell(connection, began)
                     while True:
                         await self._follow(connection)
             except (OperationalError, OSError) as error:
@@ -166,6 +171,7 @@ class Worker:
         if changed:
             async for notification in connection.notifies(timeout=SETTLE_SECONDS):
                 changed.add(notification.payload)
+        began = datetime.now(UTC)
         if "tenants" in changed:
             self.principals.clear()
             async with self.pool.connection() as connection_of_ours:
@@ -173,6 +179,7 @@ class Worker:
         if "routing" in changed or not changed:
             # Without a notification this is the poll, which also proves that the connection lives.
             await self.reload()
+        await _tell(connection, began)
 
     async def _maintain(self) -> None:
         while True:
@@ -181,3 +188,10 @@ class Worker:
                 await self._leases.maintain()
             except Exception:
                 logger.exception("Leases could not be maintained.")
+
+
+async def _tell(connection: AsyncConnection[Any], read_at: datetime) -> None:
+    """Say in PostgreSQL's list of connections that all which was committed by ``read_at`` is known here."""
+    await connection.execute(
+        "SELECT set_config('application_name', %s, false)", [f"{READ_AT}{read_at:%Y-%m-%dT%H:%M:%S.%fZ}"]
+    )

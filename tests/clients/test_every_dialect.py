@@ -195,8 +195,7 @@ def everybody(stack: Stack, django_db_blocker: DjangoDbBlocker) -> Iterator[Ever
             made = stack.tenant(prefix)
         models = {kind: f"{prefix}-{kind}" for kind in KINDS}
         with made.http() as http:
-            for _ in range(4):
-                wait_for_model(http, models["simulator"])
+            wait_for_model(http, models["simulator"])
         yield Everybody(made, models)
 
 

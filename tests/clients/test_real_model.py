@@ -74,8 +74,7 @@ def model(stack: Stack, tenant: Tenant, slug: str, model_url: str) -> str:
     set_price(acting_user=None, model_group=group, **FREE)
     with tenant.http() as http:
         # Several connections, so that both workers are likely to have been asked.
-        for _ in range(4):
-            wait_for_model(http, slug)
+        wait_for_model(http, slug)
     return slug
 
 

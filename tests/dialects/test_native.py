@@ -122,8 +122,7 @@ def played(stack: Stack, django_db_blocker: DjangoDbBlocker) -> Iterator[Played]
 
 def wait_for(played: Played, tenant: Tenant) -> None:
     with tenant.http() as http:
-        for _ in range(4):
-            wait_for_model(http, played.model(list(RECORDINGS)[-1]))
+        wait_for_model(http, played.model(list(RECORDINGS)[-1]))
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from routing.models import Credential, GroupDeployment, Provider
 from routing.policy import Candidate
 from routing.table import Member
 from tests.routing.test_policy import A, B, C, group
-from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 from tests.v1.conftest import events
+from tests.v1.test_errors import wait_for_model
 from tests.v1.test_faults import grouped
 
 LONG = "word " * 1200
@@ -220,7 +220,7 @@ def test_turns_of_a_conversation_stay_with_one_of_two_credentials(
     deployment = stack.deployment(f"{slug}-0", "m", provider=slug)
     GroupDeployment.objects.create(group=stack.group(slug), deployment=deployment)
     with tenant.http() as http:
-        wait_until(lambda: slug in {model["id"] for model in http.get("/v1/models").json()["data"]})
+        wait_for_model(http, slug)
     sleep(1)
     completions = tenant.client().chat.completions
     for conversation in range(3):

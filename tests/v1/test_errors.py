@@ -188,9 +188,11 @@ def test_bad_requests_are_logged_and_cost_nothing(tenant: Tenant) -> None:
 
 
 def wait_for_model(http: httpx.Client, name: str) -> None:
-    """Wait until a new model group has reached this connection's worker."""
+    """Wait until a new model group, and whatever else was written before, has reached every worker."""
     from tests.simulator.server import wait_until
+    from tests.stack import wait_for_workers
 
+    wait_for_workers()
     wait_until(lambda: http.get(f"/v1/models/{name}").status_code == 200)
 
 

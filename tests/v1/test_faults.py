@@ -20,13 +20,10 @@ EARLY = ["sim-429", "sim-500", "sim-503", "sim-reset", "sim-401", "sim-html-502"
 
 
 def grouped(stack: Stack, tenant: Tenant, name: str, *models: str, **options: Any) -> str:
-    """A model group over simulator models, known to a worker; returns its name."""
+    """A model group over simulator models, known to the workers; returns its name."""
     stack.group(name, *models, **options)
     with tenant.http() as http:
-        # Both workers reload at once; several connections make it likely that both have been asked.
-        for _ in range(4):
-            wait_for_model(http, name)
-    time.sleep(0.1)
+        wait_for_model(http, name)
     return name
 
 

@@ -14,6 +14,7 @@ from routing.credentials import encrypt
 from routing.models import Credential, Deployment, GroupDeployment, Provider
 from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
+from tests.v1.test_errors import wait_for_model
 from tests.v1.test_faults import ASK, grouped
 
 
@@ -116,7 +117,7 @@ def test_a_refused_credential_goes_and_the_good_one_serves(stack: Stack, tenant:
     group = stack.group(slug)
     GroupDeployment.objects.create(group=group, deployment=stack.deployment(slug, "sim-small", provider=slug))
     with tenant.http() as http:
-        wait_until(lambda: slug in {model["id"] for model in http.get("/v1/models").json()["data"]})
+        wait_for_model(http, slug)
     heard = answers(tenant, slug, slug, 100, 8)
     assert {answer.status_code for answer in heard} == {200}
     # With a bad one that stayed, half of them would have needed two.
@@ -151,7 +152,7 @@ def test_a_connection_that_fails_is_tried_a_second_time_where_nobody_else_is_lef
     group = stack.group(slug)
     GroupDeployment.objects.create(group=group, deployment=stack.deployment(slug, "sim-small", provider=slug))
     with tenant.http() as http:
-        wait_until(lambda: slug in {model["id"] for model in http.get("/v1/models").json()["data"]})
+        wait_for_model(http, slug)
     (answer,) = answers(tenant, slug, slug, 1)
     assert answer.status_code == 502
     from tests.v1.conftest import events

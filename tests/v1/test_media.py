@@ -88,8 +88,7 @@ def priced(tenant: Tenant, name: str, price: dict[str, str], *models: str, provi
         set_price(acting_user=None, deployment=deployment, **terms)
         GroupDeployment.objects.create(group=group, deployment=deployment, priority=position)
     with tenant.http() as http:
-        for _ in range(4):
-            wait_for_model(http, name)
+        wait_for_model(http, name)
     return name
 
 

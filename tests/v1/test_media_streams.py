@@ -107,8 +107,7 @@ def played(stack: Stack, django_db_blocker: DjangoDbBlocker) -> Iterator[Played]
 @pytest.fixture
 def sdk(played: Played, tenant: Tenant) -> openai.OpenAI:
     with tenant.http() as http:
-        for _ in range(4):
-            wait_for_model(http, played.model(list(RECORDINGS)[-1]))
+        wait_for_model(http, played.model(list(RECORDINGS)[-1]))
     return tenant.client()
 
 

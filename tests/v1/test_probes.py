@@ -23,6 +23,7 @@ from routing.models import Credential, Deployment, GroupDeployment, Provider
 from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 from tests.v1.conftest import events
+from tests.v1.test_errors import wait_for_model
 from tests.v1.test_faults import grouped
 from tests.v1.test_health import answers, asked
 
@@ -174,7 +175,7 @@ def test_a_refused_credential_is_probed_and_a_rate_limit_is_not(
     refused = stack.deployment(f"{other}-0", "sim-small", provider=other)
     GroupDeployment.objects.create(group=stack.group(other), deployment=refused)
     with tenant.http() as http:
-        wait_until(lambda: other in {model["id"] for model in http.get("/v1/models").json()["data"]})
+        wait_for_model(http, other)
     answers(tenant, other, slug, 8, 2)
     wait_until(lambda: "credential" in posted(refused).values())
     model = now_has(refused, "sim-small")

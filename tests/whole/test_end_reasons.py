@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,7 +61,6 @@ def offered(stack: Stack, tenant: Tenant, name: str, *models: str, **options: An
             setattr(provider, field, options.pop(field))
     provider.save(update_fields=["first_token_timeout", "idle_timeout"])
     group = stack.group(name, price=None, **options)
-    # First of all: a worker that knows of the deployments must know what tenants pay.
     set_price(acting_user=None, model_group=group, **PRICE)
     for position, model in enumerate(models):
         deployment = stack.deployment(f"{name}-{position}", model, cost=None, provider=name)
@@ -70,8 +68,6 @@ def offered(stack: Stack, tenant: Tenant, name: str, *models: str, **options: An
         GroupDeployment.objects.create(group=group, deployment=deployment, priority=position)
     with tenant.http() as http:
         wait_for_model(http, name)
-    # One connection is one worker; the other knows of the model and its prices within a second.
-    time.sleep(1.5)
     return name
 
 

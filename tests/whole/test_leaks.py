@@ -94,9 +94,7 @@ def groups_of_faults(stack: Stack, tenant: Tenant, slug: str) -> None:
         deployment = stack.deployment(name, f"sim-{fault}", provider=provider.name)
         GroupDeployment.objects.create(group=group, deployment=deployment)
     with tenant.http() as http:
-        for _ in range(4):
-            wait_for_model(http, name)
-    time.sleep(0.3)
+        wait_for_model(http, name)
 
 
 def test_a_slot_and_money_are_held_while_a_request_is_under_way(stack: Stack, slug: str) -> None:
