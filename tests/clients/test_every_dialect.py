@@ -193,9 +193,9 @@ def everybody(stack: Stack, django_db_blocker: DjangoDbBlocker) -> Iterator[Ever
                 deployment = stack.deployment(name, "their-model", provider=name)
                 GroupDeployment.objects.create(group=stack.group(name), deployment=deployment)
             made = stack.tenant(prefix)
+            with made.http() as http:
+                wait_for_model(http, f"{prefix}-simulator")
         models = {kind: f"{prefix}-{kind}" for kind in KINDS}
-        with made.http() as http:
-            wait_for_model(http, models["simulator"])
         yield Everybody(made, models)
 
 
