@@ -27,6 +27,9 @@ from routing.services.providers import create_provider
 # Seconds, at scale 1. The caller waits for the whole of its answer for so long.
 DEADLINE = 30.0
 SILENCE, LATE, STALL = 120.0, 20.0, 30.0
+# What a gateway has left of the deadline when it gives up on a provider (``USABLE`` in gateway/v1/turns.py). The
+# machine is no faster at a smaller scale, so there the caller waits for so much longer than it says.
+LEEWAY = 3.0
 FLAPPING_SECONDS, FLAPPING_REQUESTS = 60.0, 20
 # What the provider asks for with a 429, at any scale, since circuits keep their own time.
 RETRY_AFTER = 5
@@ -190,6 +193,11 @@ async def _show(url: str, payer: Payer, name: str, fault: Fault, scale: float) -
     return shown
 
 
+def _patience(scale: float) -> float:
+    """Seconds that a caller waits for the whole of its answer."""
+    return DEADLINE * scale + LEEWAY * max(0.0, 1 - scale)
+
+
 async def _ask(url: str, payer: Payer, name: str, fault: Fault, turn: int, scale: float) -> Heard:
     heard = Heard(stream=turn % 2 == 0)
     waits = f"silence_s={SILENCE * scale:g} first_s={LATE * scale:g} stall_s={STALL * scale:g}"
@@ -205,7 +213,7 @@ async def _ask(url: str, payer: Payer, name: str, fault: Fault, turn: int, scale
     began = time.monotonic()
     try:
         # A client of its own is a connection of its own, so that every worker gets some.
-        async with asyncio.timeout(DEADLINE * scale), callers.new_client() as client:
+        async with asyncio.timeout(_patience(scale)), callers.new_client() as client:
             request = client.post(f"{url}/v1/chat/completions").bearer_auth(payer.secrets[0])
             # As OpenAI's SDKs tell how long they wait.
             request = request.header("x-stainless-timeout", f"{DEADLINE * scale:g}")
@@ -317,7 +325,7 @@ def _verdict(
             "fault": f"{number} {fault.name}",
             "requests": str(len(heard)),
             "at primary": str(sum(asked)),
-            "slowest": f"{max(each.seconds for each in heard):.1f} of {DEADLINE * scale:g} s",
+            "slowest": f"{max(each.seconds for each in heard):.1f} of {_patience(scale):.1f} s",
             "callers got": ", ".join(f"{count} {end}" for end, count in sorted(ends.items())),
         },
         wrong,
