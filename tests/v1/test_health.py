@@ -15,7 +15,7 @@ from routing.models import Credential, Deployment, GroupDeployment, Provider
 from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 from tests.v1.test_errors import wait_for_model
-from tests.v1.test_faults import ASK, grouped
+from tests.v1.test_faults import ASK, WAITS_3_S, grouped, unhurried
 
 
 def asked(stack: Stack, slug: str) -> list[dict[str, Any]]:
@@ -137,10 +137,11 @@ def test_a_refused_credential_goes_and_the_good_one_serves(stack: Stack, tenant:
 def test_a_callers_patience_leaves_time_for_the_fallback(
     stack: Stack, tenant: Tenant, slug: str, stream: bool
 ) -> None:
-    # The provider may be silent for 5 s, the caller waits for 3 s.
-    name = grouped(stack, tenant, slug, "sim-silence", "sim-small")
-    client = tenant.client(timeout=3)
-    answer: Any = client.chat.completions.create(model=name, messages=ASK, stream=stream)
+    name = unhurried(stack, tenant, slug, "sim-silence", "sim-small")
+    client = tenant.client(timeout=30)
+    answer: Any = client.chat.completions.create(
+        model=name, messages=ASK, stream=stream, extra_headers=WAITS_3_S
+    )
     last = list(answer)[-1] if stream else answer
     assert last.choices[0].finish_reason == "stop"
 
@@ -148,9 +149,9 @@ def test_a_callers_patience_leaves_time_for_the_fallback(
 def test_without_a_fallback_the_caller_hears_of_the_silence_in_time(
     stack: Stack, tenant: Tenant, slug: str
 ) -> None:
-    name = grouped(stack, tenant, slug, "sim-silence")
+    name = unhurried(stack, tenant, slug, "sim-silence")
     with pytest.raises(openai.InternalServerError) as caught:
-        tenant.client(timeout=2).chat.completions.create(model=name, messages=ASK)
+        tenant.client(timeout=30).chat.completions.create(model=name, messages=ASK, extra_headers=WAITS_3_S)
     assert caught.value.code == "provider_timeout"
 
 
