@@ -37,6 +37,8 @@ class Statement(models.Model):
     # In which it is invoiced, and how much of that one US dollar was when it was made; null: US dollars.
     shown_currency = models.CharField(max_length=3, default="USD", db_default="USD")
     rate = models.DecimalField(max_digits=24, decimal_places=12, null=True)
+    # The currency it should have been invoiced in, had there been a rate; empty: the one it is in.
+    missed_currency = models.CharField(max_length=3, blank=True, default="", db_default="")
     made_at = models.DateTimeField(db_default=Now())
 
     objects: ClassVar[models.Manager[Statement]] = owned_by("organization")

@@ -148,6 +148,9 @@ class _Page:
         ]
         if statement.rate is not None:
             facts.insert(4, ("Invoiced in", f"{statement.shown_currency}, {self.rate()}"))
+        if statement.missed_currency:
+            missed = f"US dollars: there was no rate for {statement.missed_currency}"
+            facts.insert(4, ("Invoiced in", missed))
         rows = [[self.text(name, 8.5, textColor=FAINT), self.text(value, 8.5)] for name, value in facts]
         left = [
             self.text("STATEMENT FOR", 7.5, textColor=FAINT, bold=True),

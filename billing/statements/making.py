@@ -176,6 +176,7 @@ def make(organization: Organization, end: datetime) -> Statement | None:
                 f"{organization.slug} {month:%Y-%m}: the hourly sums and the ledger differ; run manage.py reconcile."
             )
         shown_currency, rate = _invoiced_in(organization, end)
+        missed = "" if shown_currency == organization.currency else organization.currency
         statement = Statement.objects.create(
             organization=organization,
             number=_next_number(cursor, month),
@@ -189,6 +190,7 @@ def make(organization: Organization, end: datetime) -> Statement | None:
             closing=closing,
             shown_currency=shown_currency,
             rate=rate,
+            missed_currency=missed,
         )
         for position, line in enumerate(lines, 1):
             line.statement, line.position = statement, position

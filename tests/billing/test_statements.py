@@ -368,3 +368,7 @@ def test_without_a_rate_a_statement_is_made_in_dollars_rather_than_not_at_all(
     (statement,) = making.make_through(acme.organization, FEBRUARY)
     assert (statement.shown_currency, statement.rate, statement.invoiced) == ("USD", None, D(1))
     assert "made in US dollars" in caplog.text
+    with scopes_disabled():
+        document = pdf_of(statement, list(StatementLine.objects.filter(statement=statement)))
+    text = " ".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(document)).pages)
+    assert "US dollars: there was no rate for EUR" in " ".join(text.split())
