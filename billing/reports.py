@@ -302,8 +302,19 @@ def spent_this_month(
     Everything that used nothing is missing from the result. One query (two where the zone's midnight
     is not on a full UTC hour), however many ids there are.
     """
-    start, end = period_bounds("month", at or timezone.now(), organization.time_zone)
-    if end is None:
-        raise ValueError("A month has an end.")
-    found = grouped(organization, by, start, end, where=where or Q())
+    return spent_since(organization, by, "month", at=at or timezone.now(), where=where)
+
+
+def spent_since(
+    organization: Organization,
+    by: Literal["key", "team", "member"],
+    period: str,
+    *,
+    at: datetime,
+    where: Q | None = None,
+) -> dict[int, Sums]:
+    """The same since the ``period`` around ``at`` began, one of ``billing.calendars.PERIODS``."""
+    start, end = period_bounds(period, at, organization.time_zone)
+    # "total" has no end; what begins later than this hour is not there yet.
+    found = grouped(organization, by, start, end or hour_floor(at) + HOUR, where=where or Q())
     return {group[0]: sums for group, sums in found.items() if group[0] is not None}

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST
 from gateway.console import invitations
 from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.forms import NewMember, NewTeam, RoleChange, TeamMember, roles_to_give
+from gateway.console.spending import Spendings
 from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Team, TeamMembership
 from tenants.permissions import (
@@ -58,7 +59,8 @@ def may_change(tenant: TenantAccess, member: Membership) -> bool:
 
 def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
     """Members and teams; ``forms`` are those that came back with errors."""
-    tenant = request.tenant
+    tenant, now = request.tenant, timezone.now()
+    of_members, of_teams = Spendings(tenant, "member", now), Spendings(tenant, "team", now)
     members = (
         Membership.objects.select_related("user")
         .prefetch_related(
@@ -71,9 +73,9 @@ def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
         people=Count("memberships", distinct=True), working_keys=Count("keys", filter=working, distinct=True)
     ).order_by("name")
     context = {
-        "members": [(member, may_change(tenant, member)) for member in members],
+        "members": [(member, may_change(tenant, member), of_members.of(member.pk)) for member in members],
         "invitations": invitations.pending(tenant),
-        "teams": teams,
+        "teams": [(team, of_teams.of(team.pk)) for team in teams],
         "roles": roles_to_give(tenant),
         "may_manage_members": tenant.may(Permission.MANAGE_MEMBERS),
         "may_manage_teams": tenant.may(Permission.MANAGE_TEAMS),
