@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
 from billing.charge_lines import LABELS
@@ -10,7 +11,7 @@ from billing.money import EXACT
 from billing.peak_hours import DAYS, PeakHours
 from billing.pricing import CLASSES, PER_MILLION, Rates
 from gateway.explanation import Caller, Picture
-from gateway.v1.rates import History
+from gateway.v1.rates import History, RateBook
 from routing.table import DeploymentSpec, GroupSpec
 
 ONE = Decimal(1)
@@ -87,21 +88,28 @@ def tenant_price(
     seen: Picture, caller: Caller, group: GroupSpec, deployment: DeploymentSpec
 ) -> TenantPrice | None:
     """What ``caller``'s organization pays; None: not priced, so not served."""
-    cost = _listed(seen, seen.rates.costs.get(deployment.id))
+    return price_at(seen.rates, caller.organization_id, caller.markup, group.id, deployment.id, seen.at)
+
+
+def price_at(
+    book: RateBook, organization_id: int, markup: Decimal, group_id: int, deployment_id: int, at: datetime
+) -> TenantPrice | None:
+    """What the organization pays at ``at`` for the group where the deployment answers; None: not priced."""
+    cost = _listed(book.costs.get(deployment_id), at)
     if cost is None:
         return None
-    own = _listed(seen, seen.rates.own.get((caller.organization_id, group.id)))
+    own = _listed(book.own.get((organization_id, group_id)), at)
     if own is not None:
         return TenantPrice("own", own)
-    shared = _listed(seen, seen.rates.prices.get(group.id))
+    shared = _listed(book.prices.get(group_id), at)
     if shared is not None:
         return TenantPrice("model", shared)
-    if not caller.markup:
+    if not markup:
         return TenantPrice("provider", cost)
-    factor = EXACT.add(ONE, caller.markup)
+    factor = EXACT.add(ONE, markup)
     least = EXACT.multiply(cost.minimum, factor)
     return TenantPrice("provider", replace(cost.times(factor), minimum=least, peaks=cost.peaks))
 
 
-def _listed(seen: Picture, history: History | None) -> Rates | None:
-    return history.listed(seen.at) if history is not None else None
+def _listed(history: History | None, at: datetime) -> Rates | None:
+    return history.listed(at) if history is not None else None

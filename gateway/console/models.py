@@ -19,7 +19,7 @@ from gateway.console import keyring
 from gateway.console.access import TenantRequest, requires
 from gateway.console.model_prices import TenantPrice, tenant_price
 from gateway.explanation import Caller, Picture, State, caller_of, picture
-from routing.table import DeploymentSpec, GroupSpec, Rule
+from routing.table import DeploymentSpec, GroupSpec, RoutingTable, Rule
 from tenants.models import Team
 from tenants.permissions import Permission
 
@@ -115,9 +115,9 @@ def usable(seen: Picture, caller: Caller) -> list[GroupSpec]:
     return [seen.table.groups[name] for name in sorted(seen.table.groups) if caller.may_use(name)]
 
 
-def group_or_404(seen: Picture, caller: Caller, name: str) -> GroupSpec:
+def group_or_404(table: RoutingTable, caller: Caller, name: str) -> GroupSpec:
     """The group ``name`` if the organization may use it. Raises Http404."""
-    group = seen.table.groups.get(name)
+    group = table.groups.get(name)
     if group is None or not caller.may_use(name):
         raise Http404
     return group
@@ -190,7 +190,7 @@ def model(request: TenantRequest, group: str) -> HttpResponse:
     """``/o/<organization>/models/<group>/``: one model group."""
     organization = request.tenant.organization
     seen, caller = picture(), caller_of(organization)
-    found = group_or_404(seen, caller, group)
+    found = group_or_404(seen.table, caller, group)
     keys = keyring.visible_keys(request.tenant).filter(revoked_at__isnull=True, successor__isnull=True)
     allowed = Q(model_groups__isnull=True) | Q(model_groups__contains=[group])
     narrowed = keys.filter(model_groups__contains=[group]).order_by("name")

@@ -174,7 +174,7 @@ def why(request: TenantRequest, group: str) -> HttpResponse:
     """``/o/<organization>/models/<group>/why/``: the form, and the answer for what its address says."""
     tenant = request.tenant
     seen = picture()
-    found = group_or_404(seen, caller_of(tenant.organization), group)
+    found = group_or_404(seen.table, caller_of(tenant.organization), group)
     form = WhyForm(tenant, request.GET)
     context: dict[str, Any] = {"group": found, "form": form, "redis_away": seen.notices is None}
     if form.is_valid():

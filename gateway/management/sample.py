@@ -30,6 +30,7 @@ from billing.services.quotas import raise_quota, set_quota
 from billing.services.wallet import adjust, refund, top_up, wallet
 from billing.settlement import Ended, settle
 from billing.statements import making
+from gateway.management.sample_prices import make_price_story
 from gateway.models import UsageCheck
 from routing.models import ModelGroup
 from routing.services.deployments import create_deployment
@@ -239,6 +240,8 @@ def _limits(
         ("team", teams["support"], "budget", "10.00", "month"),
         ("team", teams["support"], "budget", "1.50", "day"),
         ("member", people["dan"], "budget", "40.00", "month"),
+        ("member", people["bob"], "budget", "2.50", "month"),
+        ("member", people["bob"], "budget", "0.50", "day"),
         ("key", keys[0], "budget", "100.00", "total"),
         ("key", keys[0], "requests_per_minute", "600", ""),
         ("key", keys[0], "concurrency", "50", ""),
@@ -455,6 +458,7 @@ def make_sample() -> Sample:
         plan=plan,
         currency="EUR",
     )
+    make_price_story(acme, timezone.now())
     empty = create_organization(acting_user=None, slug="newco", name="Newco")
     people = _people(acme)
     top_up(acting_user=people["ann"].user, organization=acme, amount=Decimal(80), reference="invoice-2201")

@@ -134,11 +134,12 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     pages["request"] = reverse("console:request", args=[acme, sample.request])
     pages["model"] = reverse("console:model", args=[acme, sample.model])
     pages["model_why"] = reverse("console:model_why", args=[acme, sample.model])
+    pages["model_prices"] = reverse("console:model_prices", args=[acme, "fast"])
     for name, url in pages.items():
         yield Shot(name, url, owner)
         yield Shot(f"{name}-dark", url, owner, dark=True)
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
-        if name not in {"key", "request", "roles", "model", "model_why"}:
+        if name not in {"key", "request", "roles", "model", "model_why", "model_prices"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
     yield from _reports(pages["costs"], owner)
     yield Shot("checkout", reverse("console:checkout", args=[acme, sample.checkout]), owner)
@@ -158,6 +159,9 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         submit=".primary",
     )
     yield Shot("key-secret", pages["key_new"], owner, fill=(("[name=name]", "fresh-app"),), submit=".primary")
+    mixed = reverse("console:model_prices", args=[acme, sample.model])
+    yield Shot("model_prices-mixed", mixed, owner)
+    yield Shot("members-viewer", pages["members"], sample.viewer)
     yield Shot("model-why-left-out", f"{pages['model_why']}?tokens=9000000&needs=vision&region=eu", owner)
     yield Shot("model-why-wrong", f"{pages['model_why']}?tokens=many&region=EU!", owner)
     yield Shot("keys-none-match", f"{pages['keys']}?q=nothing", owner)
@@ -206,6 +210,7 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
     area["tenant"] = reverse("operator:tenant", args=[sample.acme.slug])
     area["provider"] = reverse("operator:provider", args=["simulator"])
     area["deployment"] = reverse("operator:deployment", args=["sonnet"])
+    area["deployment-prices"] = reverse("operator:deployment_prices", args=["gpt-small"])
     area["group"] = reverse("operator:model_group", args=[sample.model])
     area["dead-letter"] = reverse("operator:dead_letter", args=[sample.letter])
     area["reconcile-report"] = reverse("operator:reconcile_report", args=[sample.report])
