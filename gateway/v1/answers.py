@@ -94,6 +94,11 @@ def _text_bytes(message: dict[str, Any]) -> int:
     return size
 
 
+def without_prices(usage: dict[str, Any]) -> dict[str, Any]:
+    """A provider's usage object without what the provider charges us."""
+    return {name: value for name, value in usage.items() if "cost" not in name and name != "is_byok"}
+
+
 def usage_shown(usage: dict[str, Any]) -> dict[str, Any]:
     """A provider's usage object in OpenAI's members and meaning: cached tokens within the prompt,
     reasoning within the completion, all three sums present. What the provider charges us is left out.
@@ -101,7 +106,7 @@ def usage_shown(usage: dict[str, Any]) -> dict[str, Any]:
     read = from_openai(usage)
     if read is None:
         return usage
-    shown = {name: value for name, value in usage.items() if "cost" not in name and name != "is_byok"}
+    shown = without_prices(usage)
     details = {
         "prompt_tokens_details": ("cached_tokens", read.cached_input),
         "completion_tokens_details": ("reasoning_tokens", read.reasoning),

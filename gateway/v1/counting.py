@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
@@ -33,6 +33,16 @@ PER_MESSAGE, PER_NAME, PER_ANSWER = 3, 1, 3
 MOST_BYTES = 1024 * 1024
 
 _loading = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What can be counted of a whole answer: what was asked, and the messages it is. ``sums_up``: thinking in
+    them is at most a summary of what the provider counts."""
+
+    facts: Facts
+    messages: Iterable[dict[str, Any]]
+    sums_up: bool = False
 
 
 class Encoding(Protocol):

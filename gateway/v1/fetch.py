@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,14 @@ from billing.token_usage import COUNTED, ESTIMATED, REPORTED, TokenUsage, from_o
 from gateway.v1 import answers
 from gateway.v1.asking import ask, kept
 from gateway.v1.contracts import Contract, contract_for, kept_answer, kept_stream
-from gateway.v1.counting import count_usage, counted_answer, counted_stream, messages_of_body, shown_usage
+from gateway.v1.counting import (
+    Told,
+    count_usage,
+    counted_answer,
+    counted_stream,
+    messages_of_body,
+    shown_usage,
+)
 from gateway.v1.error_bodies import reported_usage
 from gateway.v1.errors import NO_RETRY, Headers, ProviderFailed
 from gateway.v1.exchange import Attempt, Exchange
@@ -31,7 +38,14 @@ from gateway.v1.failures import (
 )
 from gateway.v1.forms import Posted
 from gateway.v1.media_streams import MediaScanner, all_at_once
-from gateway.v1.native import RESPONSES, native_answer, native_body, native_text, spoken_by
+from gateway.v1.native import (
+    RESPONSES,
+    native_answer,
+    native_body,
+    native_messages,
+    says_all,
+    spoken_by,
+)
 from gateway.v1.native_streams import native_scanner
 from gateway.v1.pulse import Pulse
 from gateway.v1.readers import read_answer
@@ -53,8 +67,10 @@ MOST_CLOSING_READS = 16
 COUNTED_ENDPOINTS = frozenset({"chat.completions", "embeddings"})
 # How an address that is not there answers; a model that is not there does too.
 NOT_THERE = (404, 405)
-# OpenAI's code for sealed thinking that it cannot open.
-UNREADABLE = b'"invalid_encrypted_content"'
+# Azure's code for a model that has no such API: "The responses operation does not work with the specified model".
+NO_RESPONSES = re.compile(rb'"OperationNotSupported"')
+# Sealed thinking that cannot be opened, by OpenAI's code and in xAI's words.
+UNREADABLE = re.compile(rb'"invalid_encrypted_content"|decrypt the provided encrypted_content')
 _AUDIO = re.compile(r"audio/[a-zA-Z0-9.+-]{1,40}")
 SENT_A_MINUTE = 64 * 1024 * 1024
 # The reason of an attempt that the client has whole.
@@ -176,16 +192,20 @@ class Fetch:
             return self._scanner.used()
         return from_openai(self._spent) if self._spent else None
 
-    def told(self) -> tuple[Facts, Iterable[dict[str, Any]]] | None:
-        """What was asked, and the messages of the whole answer, where both are a chat's (or embeddings) as it
-        went over the wire; None otherwise."""
-        facts, scanner = self._facts, self._scanner
-        if facts.endpoint not in COUNTED_ENDPOINTS or self.native or self._contract or self._carried:
+    def told(self) -> Told | None:
+        """What can be counted as it went over the wire; None where that is not all that was asked and
+        answered."""
+        facts, scanner, native = self._facts, self._scanner, bool(self.native)
+        if facts.endpoint not in COUNTED_ENDPOINTS or self._contract or self._carried:
             return None
-        if scanner is None:
-            embeds = facts.endpoint == "embeddings"
-            return facts, () if embeds else messages_of_body(self._body)
-        return (facts, scanner.deltas()) if scanner.bytes < MOST_KEPT_BYTES else None
+        if native and not says_all(facts):
+            return None
+        if scanner is not None:
+            return Told(facts, scanner.deltas(), native) if scanner.bytes < MOST_KEPT_BYTES else None
+        if facts.endpoint == "embeddings":
+            return Told(facts, ())
+        read = native_messages if native else messages_of_body
+        return Told(facts, read(self._body), native)
 
     @property
     def seen_tokens(self) -> int:
@@ -253,13 +273,13 @@ class Fetch:
         group = turn.offer.candidate.group
         try:
             self._contract = contract_for(speaks, deployment, facts.body, group)
-            self.native = spoken_by(speaks, exchange, facts, self._contract)
+            self.native = spoken_by(speaks, deployment, exchange, facts, self._contract)
             url = speaks.url(deployment, self.native or facts.endpoint, stream=facts.stream)
-            if self.native and url in self._upstream.missing:
+            if self.native and (url, deployment.model) in self._upstream.missing:
                 self.native, url = "", speaks.url(deployment, facts.endpoint, stream=facts.stream)
             payload: bytes | Posted
             if self.native:
-                payload, self._dropped = native_body(self.native, deployment, group, facts)
+                payload, self._dropped = native_body(speaks, self.native, deployment, group, facts)
             else:
                 payload, self._dropped = ask(speaks, deployment, group, facts)
         except CannotCarry as error:
@@ -283,16 +303,16 @@ class Fetch:
             raise failed(error) from None
 
     async def _ask_in_a_chat(self, url: str) -> None:
-        """Not all who call themselves OpenAI have its newer API. Where a chat is there, nothing is asked at
-        ``url`` from here on."""
-        missing = self._upstream.missing
-        missing.add(url)
+        """Not all who call themselves OpenAI have its newer API, and not with all models. Where a chat is
+        there, the model is not asked at ``url`` from here on."""
+        missing, here = self._upstream.missing, (url, self.turn.offer.candidate.deployment.model)
+        missing.add(here)
         try:
             await self._ask()
         finally:
             if self.attempt.status in NOT_THERE:
                 # It is the model that is not there.
-                missing.discard(url)
+                missing.discard(here)
 
     async def _open(self, answer: Answer, url: str) -> None:
         facts, deployment = self._facts, self.turn.offer.candidate.deployment
@@ -305,7 +325,11 @@ class Fetch:
             return
         if answer.status != 200:
             raw = await answer.read_all(provider.idle_timeout)
-            if self.native == RESPONSES and UNREADABLE in raw:
+            if self.native == RESPONSES and NO_RESPONSES.search(raw):
+                await answer.__aexit__(None, None, None)
+                await self._ask_in_a_chat(url)
+                return
+            if self.native == RESPONSES and UNREADABLE.search(raw):
                 # Another account of the same maker sealed the thinking: a chat goes on without it.
                 self._facts = replace(facts, native=None)
                 await answer.__aexit__(None, None, None)
@@ -351,8 +375,7 @@ class Fetch:
             ) from None
         usage, body = read.usage, read.body
         if usage is None and self.native:
-            told = [{"content": native_text(raw)}]
-            usage = await asyncio.to_thread(count_usage, facts, deployment.model, told)
+            usage = await asyncio.to_thread(count_usage, facts, deployment.model, native_messages(raw))
         elif usage is None and facts.endpoint in COUNTED_ENDPOINTS:
             usage, body = await counted_answer(facts, deployment.model, body)
         self._usage, self._text_tokens = usage, read.text_bytes // 4

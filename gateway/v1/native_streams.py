@@ -50,12 +50,10 @@ class NativeScanner(StreamScanner):
         """See StreamScanner."""
         for events in self.kept:
             for chunk in chunks(events):
-                text = self._text(chunk)
-                if text:
-                    yield {"content": text}
+                yield from self._said(chunk)
 
-    def _text(self, chunk: dict[str, Any]) -> str:
-        """What the model wrote with an event."""
+    def _said(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What the model wrote with an event, as a chat would tell it."""
         raise NotImplementedError
 
 
@@ -101,11 +99,16 @@ class MessageScanner(NativeScanner):
         # Relays send the start twice, on which SDKs raise.
         return None if again else written(kind, chunk, data)
 
-    def _text(self, chunk: dict[str, Any]) -> str:
-        delta = chunk.get("delta")
+    def _said(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        delta, block = chunk.get("delta"), chunk.get("content_block")
         found = delta if isinstance(delta, dict) else {}
-        texts = (found.get(name) for name in ("text", "thinking", "partial_json"))
-        return "".join(text for text in texts if isinstance(text, str))
+        if isinstance(block, dict) and block.get("type") == "redacted_thinking":
+            yield {"reasoning_content": ""}
+        if isinstance(found.get("thinking"), str):
+            yield {"reasoning_content": found["thinking"]}
+        for name in ("text", "partial_json"):
+            if isinstance(found.get(name), str):
+                yield {"content": found[name]}
 
     def closing(self, last: dict[str, Any] | None, usage: dict[str, Any] | None) -> bytes:  # noqa: ARG002  # usage has been told
         """See StreamScanner."""
@@ -166,9 +169,11 @@ class ResponseScanner(NativeScanner):
             return None
         return event(kind, chunk)
 
-    def _text(self, chunk: dict[str, Any]) -> str:
+    def _said(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
         delta = chunk.get("delta")
-        return delta if isinstance(delta, str) else ""
+        if isinstance(delta, str):
+            thought = str(chunk.get("type")).startswith("response.reasoning_")
+            yield {"reasoning_content" if thought else "content": delta}
 
     def closing(self, last: dict[str, Any] | None, usage: dict[str, Any] | None) -> bytes:  # noqa: ARG002  # usage has its place
         """See StreamScanner."""

@@ -38,7 +38,7 @@ async def _asked(worker: Worker, exchange: Exchange, facts: Facts, offer: Offer)
     deployment = offer.candidate.deployment
     provider = deployment.provider
     speaks = dialect(provider.kind.name, provider.base_url)
-    if MESSAGES not in speaks.natively or facts.native is None:
+    if MESSAGES not in speaks.natively_at(deployment) or facts.native is None:
         return None
     visit = worker.pulse.enter(deployment, "", facts.endpoint)
     if visit is None:

@@ -245,8 +245,8 @@ class Upstream:
 
     def __init__(self) -> None:
         self._clients: dict[tuple[float, float], Client] = {}
-        # Addresses of APIs that providers were found not to have.
-        self.missing: set[str] = set()
+        # Addresses of APIs, each with a model that its provider was found not to have there.
+        self.missing: set[tuple[str, str]] = set()
 
     def post(
         self,

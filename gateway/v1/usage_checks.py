@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from random import Random
@@ -19,9 +18,8 @@ from typing import Any, Final
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from billing.token_usage import COUNTED, REPORTED, TokenUsage
-from gateway.v1.counting import count_usage
-from gateway.v1.facts import Facts
+from billing.token_usage import COUNTED, ESTIMATED, REPORTED, TokenUsage
+from gateway.v1.counting import Told, count_usage
 from gateway.v1.fetch import Fetch
 
 logger = logging.getLogger(__name__)
@@ -102,28 +100,19 @@ class UsageChecks:
         told, reported = fetch.told(), fetch.spent
         if told is None or reported is None or reported.source != REPORTED or reported.quantities:
             return
-        facts, messages = told
         deployment = fetch.turn.offer.candidate.deployment
-        task = asyncio.create_task(self._count(deployment.name, deployment.model, facts, messages, reported))
+        task = asyncio.create_task(self._count(deployment.name, deployment.model, told, reported))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
-    async def _count(
-        self,
-        deployment: str,
-        model: str,
-        facts: Facts,
-        messages: Iterable[dict[str, Any]],
-        reported: TokenUsage,
-    ) -> None:
+    async def _count(self, deployment: str, model: str, told: Told, reported: TokenUsage) -> None:
         try:
-            counted, shown = await asyncio.to_thread(_counted, facts, model, messages)
+            counted, hidden = await asyncio.to_thread(_counted, told, model, reported)
         except Exception as error:  # noqa: BLE001  # what a provider sent may be anything
             logger.warning("An answer could not be counted for the check: %s", type(error).__name__)
             return
         if counted.source != COUNTED:
             return
-        hidden = 0 if shown else reported.reasoning
         self.sums.setdefault((deployment, datetime.now(UTC).date()), Sums()).add(reported, hidden, counted)
 
     async def run(self) -> None:
@@ -166,8 +155,16 @@ def _worse(one: Decimal, other: Decimal) -> Decimal:
     return max(one, other, key=lambda ratio: max(ratio, 1 / ratio))
 
 
-def _counted(facts: Facts, model: str, messages: Iterable[dict[str, Any]]) -> tuple[TokenUsage, bool]:
-    """What was used, and whether the thinking is in the text that was counted."""
-    every = list(messages)
-    shown = any(message.get("reasoning_content") or message.get("reasoning") for message in every)
-    return count_usage(facts, model, every), shown
+def _counted(told: Told, model: str, reported: TokenUsage) -> tuple[TokenUsage, int]:
+    """What was used, and how many tokens of the reported output are not in the text that was counted. The
+    source is another than ``counted`` where that cannot be known."""
+    every = list(told.messages)
+    if not told.sums_up:
+        shown = any(message.get("reasoning_content") or message.get("reasoning") for message in every)
+        return count_usage(told.facts, model, every), 0 if shown else reported.reasoning
+    answered = [message for message in every if "reasoning_content" not in message]
+    counted = count_usage(told.facts, model, answered)
+    if len(answered) < len(every) and not reported.reasoning:
+        # It thought, and how much of its output that was is not told.
+        return replace(counted, source=ESTIMATED), 0
+    return counted, reported.reasoning

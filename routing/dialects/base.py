@@ -61,6 +61,10 @@ class Dialect:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
 
+    def natively_at(self, deployment: DeploymentSpec) -> frozenset[str]:  # noqa: ARG002  # for overriding
+        """``natively`` of one deployment, where its provider's address decides."""
+        return self.natively
+
     def url(self, deployment: DeploymentSpec, endpoint: str, *, stream: bool = False) -> str:  # noqa: ARG002  # for overriding
         """The full address of ``endpoint`` at the deployment's provider."""
         return deployment.provider.base_url + PATHS[endpoint]
@@ -100,6 +104,15 @@ class Dialect:
         if not body.get("tools", True):
             no_tools(body)
         return []
+
+    def adapt_response(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:  # noqa: ARG002  # for overriding
+        """What ``adapt`` does, with a body of the Responses API, whose ``input`` is a list of items."""
+        return []
+
+    def seals_thinking(self, deployment: DeploymentSpec) -> bool:  # noqa: ARG002  # for overriding
+        """Whether the model gives its thinking sealed to who asks the Responses API for it, and refuses
+        nobody who asks."""
+        return False
 
     def takes_format(self, deployment: DeploymentSpec, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # for overriding
         """Whether the provider itself keeps to the request's ``response_format``. If not, it is asked for in

@@ -149,7 +149,7 @@ def _tools(demands: Demands, body: dict[str, Any], lost: list[str]) -> None:
             body["tools"] = offered
             body["tool_choice"] = demands.required
     if demands.loose_tools:
-        body["tools"] = [_loose(tool) for tool in body["tools"]]
+        body["tools"] = loosened(body["tools"])
 
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
@@ -158,16 +158,16 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
     return function if isinstance(function, dict) else {}
 
 
-def _loose(value: Any) -> Any:
-    """A tool without what only OpenAI's strict mode knows. Properties keep any name they have."""
+def loosened(value: Any) -> Any:
+    """Tools without what only OpenAI's strict mode knows. Properties keep any name they have."""
     if isinstance(value, list):
-        return [_loose(item) for item in value]
+        return [loosened(item) for item in value]
     if not isinstance(value, dict):
         return value
     found = {}
     for name, item in value.items():
         if name == "properties" and isinstance(item, dict):
-            found[name] = {key: _loose(inner) for key, inner in item.items()}
+            found[name] = {key: loosened(inner) for key, inner in item.items()}
         elif (
             name in _SCHEMA_KEYWORDS or name == "strict" or (name == "additionalProperties" and item is False)
         ):
@@ -175,7 +175,7 @@ def _loose(value: Any) -> Any:
         elif name in ("enum", "const", "default", "examples"):
             found[name] = item
         else:
-            found[name] = _loose(item)
+            found[name] = loosened(item)
     return found
 
 

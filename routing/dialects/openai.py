@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from routing.dialects.base import PATHS, Dialect, Repaired
 from routing.dialects.chunks import StreamState
@@ -20,6 +20,10 @@ def reasons(model: str) -> bool:
     return _REASONS.match(model) is not None
 
 
+_VERSION: Final = re.compile(r"[?&]api-version=([^&]+)")
+_DEPLOYMENT: Final = re.compile(r"/deployments/([^/?]+)")
+# "Azure OpenAI Responses API is enabled only for api-version 2025-03-01-preview and later."
+_RESPONSES_SINCE: Final = "2025-03-01-preview"
 # What other providers say and want back in a message of the assistant and in its calls.
 _THEIRS: Final = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
 _THEIRS_IN_CALLS: Final = frozenset({"index", "extra_content"})
@@ -50,6 +54,13 @@ def plain_messages(body: dict[str, Any], refused: frozenset[str]) -> None:
         body["messages"][place] = changed
 
 
+def plain_items(body: dict[str, Any], refused: frozenset[str]) -> None:
+    """The items of a response's ``input`` without members that are refused in them."""
+    body["input"] = [
+        {name: value for name, value in item.items() if name not in refused} for item in body["input"]
+    ]
+
+
 def rename_bound(deployment: DeploymentSpec, body: dict[str, Any]) -> None:
     """``max_tokens`` by its newer name, for models that know only that."""
     if "max_tokens" in body and reasons(deployment.model):
@@ -69,12 +80,37 @@ class OpenAI(Dialect):
         plain_messages(body, _THEIRS)
         return super().adapt(deployment, body)
 
+    def adapt_response(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
+        """See Dialect. By their ids it would look items up, of which it keeps none."""
+        plain_items(body, frozenset({"id"}))
+        return super().adapt_response(deployment, body)
+
+    def seals_thinking(self, deployment: DeploymentSpec) -> bool:
+        """See Dialect. Models that do not think refuse to be asked."""
+        return reasons(deployment.model)
+
 
 class Azure(Repaired):
     """OpenAI's models with content-filter annotations in their streams: chunks without choices, without
-    an id, choices without a delta. Models of others are hosted there too."""
+    an id, choices without a delta. Models of others are hosted there too.
+
+    Responses: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/responses. At the address of a
+    resource they are there from one ``api-version`` on, and not at those that are no preview.
+    """
 
     demands = Demands(developer=True)
+    natively = frozenset({"responses"})
+
+    def natively_at(self, deployment: DeploymentSpec) -> frozenset[str]:
+        """See Dialect."""
+        base = deployment.provider.base_url
+        version = _VERSION.search(base)
+        if version is None or "/openai/v1" in base:
+            return self.natively
+        named = version[1]
+        dated = named[:1].isdigit()
+        there = named >= _RESPONSES_SINCE and named.endswith("-preview") if dated else named == "preview"
+        return self.natively if there else frozenset()
 
     def url(self, deployment: DeploymentSpec, endpoint: str, *, stream: bool = False) -> str:
         """See Dialect. An address with an ``api-version`` is that of a resource, whose deployments have an
@@ -83,6 +119,12 @@ class Azure(Repaired):
         if "api-version=" not in query:
             return super().url(deployment, endpoint, stream=stream)
         root = base.rstrip("/")
+        if root.endswith("/openai/v1"):
+            return f"{root}{PATHS[endpoint]}?{query}"
+        if endpoint == "responses":
+            # The one address of a resource that names no deployment: the body does.
+            root, _, _ = root.partition("/deployments/")
+            return f"{root.removesuffix('/openai')}/openai{PATHS[endpoint]}?{query}"
         if "/deployments/" not in root:
             root = f"{root.removesuffix('/openai')}/openai/deployments/{quote(deployment.model, safe='')}"
         return f"{root}{PATHS[endpoint]}?{query}"
@@ -108,3 +150,16 @@ class Azure(Repaired):
             # Refused without tools.
             body.pop("tool_choice", None)
         return super().adapt(deployment, body)
+
+    def adapt_response(self, deployment: DeploymentSpec, body: dict[str, Any]) -> list[str]:
+        """See Dialect. An item that says how it ended is refused:
+        https://github.com/BerriAI/litellm/issues/13484."""
+        plain_items(body, frozenset({"id", "status"}))
+        named = _DEPLOYMENT.search(deployment.provider.base_url)
+        if named is not None:
+            body["model"] = unquote(named[1])
+        return super().adapt_response(deployment, body)
+
+    def seals_thinking(self, deployment: DeploymentSpec) -> bool:
+        """See Dialect. The model is known only where its deployment there is named after it."""
+        return reasons(deployment.model)

@@ -124,6 +124,47 @@ _SAID, _SAID_ITEM = message(1, "Hel", "lö 🌍")
 _CALLED, _CALLED_ITEM = called(0, "call_a", "weather", '{"location": "Zü', 'rich"}')
 _CUT, _CUT_ITEM = message(0, "Once", " upon")
 
+
+def xai_response(status: str, **members: Any) -> dict[str, Any]:
+    """A response as xAI has it: without some members that have no value, and with what it costs. After
+    https://github.com/vercel/ai, packages/xai/src/responses/__fixtures__."""
+    given = response(status, id="0d7f672c-6cf5", model="grok-4.3", **members)
+    absent = ("error", "instructions", "temperature", "top_p", "usage")
+    return {
+        **{name: value for name, value in given.items() if name not in absent},
+        "metadata": {"system_fingerprint": "fp_eb3c003fc66c14ed"},
+    }
+
+
+def xai_thought(index: int, *pieces: str) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """The events of thinking of which there is a summary, and the whole item."""
+    where = {"item_id": "rs_0d7f672c", "output_index": index, "summary_index": 0}
+    part = {"type": "summary_text", "text": "".join(pieces)}
+    item = {"id": "rs_0d7f672c", "type": "reasoning", "summary": [], "status": "in_progress"}
+    whole = {**item, "summary": [part], "status": "completed", "encrypted_content": "Z3Jvaw"}
+    kind = "response.reasoning_summary"
+    told = (
+        {"type": "response.output_item.added", "output_index": index, "item": item},
+        {"type": f"{kind}_part.added", **where, "part": {**part, "text": ""}},
+        *({"type": f"{kind}_text.delta", **where, "delta": piece} for piece in pieces),
+        {"type": f"{kind}_text.done", **where, "text": part["text"]},
+        {"type": f"{kind}_part.done", **where, "part": part},
+        {"type": "response.output_item.done", "output_index": index, "item": whole},
+    )
+    return told, whole
+
+
+_GROK, _GROK_ITEM = xai_thought(0, "The", " user")
+XAI_USAGE = {
+    "input_tokens": 197,
+    "input_tokens_details": {"cached_tokens": 192},
+    "output_tokens": 199,
+    "output_tokens_details": {"reasoning_tokens": 198},
+    "total_tokens": 396,
+    "num_sources_used": 0,
+    "cost_in_usd_ticks": 5_421_500,
+}
+XAI_ANSWER = {**xai_response("completed", output=[_GROK_ITEM, _SAID_ITEM]), "usage": XAI_USAGE}
 TEXT_ANSWER = response("completed", output=[_THOUGHT_ITEM, _SAID_ITEM], usage=counted(2_000, 1_500, 30, 20))
 
 RESPONSE_REPLAYS = [
@@ -195,6 +236,20 @@ RESPONSE_REPLAYS = [
         ),
         text="Once",
         error="rate_limit_exceeded",
+    ),
+    Replay(
+        "responses-of-xai",
+        "xai",
+        stream(
+            {"type": "response.created", "response": xai_response("in_progress")},
+            {"type": "response.in_progress", "response": xai_response("in_progress")},
+            *_GROK,
+            *_SAID,
+            {"type": "response.completed", "response": XAI_ANSWER},
+        ),
+        text="Hellö 🌍",
+        reasoning="The user",
+        usage=(197, 199),
     ),
     Replay("responses-without-an-end", "openai", stream(*begun(), *_CUT), text="Once upon", error=""),
     Replay(

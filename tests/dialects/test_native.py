@@ -20,7 +20,7 @@ from tests.clients.wire import SAY_CALL, gemini
 from tests.conftest import COPIES, committing
 from tests.dialects.anthropic_corpus import block, delta, end, start, stop
 from tests.dialects.anthropic_corpus import events as stream_of
-from tests.dialects.native_corpus import MODEL, RESPONSE_REPLAYS, TEXT_ANSWER
+from tests.dialects.native_corpus import MODEL, RESPONSE_REPLAYS, TEXT_ANSWER, XAI_ANSWER
 from tests.dialects.player import Recording, running_player
 from tests.dialects.test_wire import JSON, PLAIN, Played
 from tests.stack import Stack, Tenant
@@ -51,6 +51,14 @@ OVERLOADED = (
 UNREADABLE = (
     b'{"error":{"message":"The encrypted content for item rs_1 could not be verified.",'
     b'"type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}'
+)
+UNABLE = (
+    b'{"error":{"code":"OperationNotSupported","message":"The responses operation does not work with the '
+    b'specified model, their-model. Please choose different model and try again."}}'
+)
+UNDECRYPTED = (
+    b'{"code":"invalid-argument","error":"Could not decrypt the provided encrypted_content. Ensure the value '
+    b'is the unmodified encrypted_content from a previous response."}'
 )
 LIMITED = (
     b'{"error":{"code":429,"message":"You exceeded your current quota, please check your plan.",'
@@ -98,7 +106,28 @@ RECORDINGS = {
         "openai",
         Recording(PLAIN, content_type=JSON, missing="/responses", instead=(400, UNREADABLE)),
     ),
+    "azure": ("azure", Recording(json.dumps(TEXT_ANSWER).encode(), content_type=JSON)),
+    "azure-dated": ("azure", Recording(REPLAYS["responses-a-call"])),
+    "azure-old": ("azure", Recording(PLAIN, content_type=JSON)),
+    "azure-unable": (
+        "azure",
+        Recording(PLAIN, content_type=JSON, missing="/responses", instead=(400, UNABLE)),
+    ),
+    "xai": ("xai", Recording(json.dumps(XAI_ANSWER).encode(), content_type=JSON)),
+    "xai-stream": ("xai", Recording(REPLAYS["responses-of-xai"])),
+    "xai-another-account": (
+        "xai",
+        Recording(PLAIN, content_type=JSON, missing="/responses", instead=(400, UNDECRYPTED)),
+    ),
     "chat": ("generic", Recording(PLAIN, content_type=JSON)),
+}
+
+
+# Those of Azure, behind the name of the recording.
+ADDRESSES = {
+    "azure": "/openai/v1",
+    "azure-dated": "?api-version=2025-04-01-preview",
+    "azure-old": "?api-version=2024-10-21",
 }
 
 
@@ -109,7 +138,8 @@ def played(stack: Stack, django_db_blocker: DjangoDbBlocker) -> Iterator[Played]
         with committing(django_db_blocker, COPIES["stack"]):
             for name, (kind, _) in RECORDINGS.items():
                 model = f"{prefix}-{name}"
-                Provider.objects.create(name=model, kind=kind, base_url=player.base_url(name))
+                base_url = f"{player.url}/{name}{ADDRESSES[name]}" if name in ADDRESSES else None
+                Provider.objects.create(name=model, kind=kind, base_url=base_url or player.base_url(name))
                 deployment = stack.deployment(
                     model, MODEL if kind == "openai" else "their-model", provider=model
                 )
@@ -288,16 +318,74 @@ def test_who_has_no_responses_is_asked_in_a_chat(played: Played, sdk: openai.Ope
         assert played.player.paths["chat-alone"] == "/chat-alone/v1/chat/completions"
 
 
+@pytest.mark.parametrize("name", ["another-account", "xai-another-account"])
 def test_thinking_that_another_account_sealed_is_left_behind(
-    played: Played, sdk: openai.OpenAI, tenant: Tenant
+    played: Played, sdk: openai.OpenAI, tenant: Tenant, name: str
 ) -> None:
     sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed"}
     asked: Any = [*HI, sealed, {"role": "assistant", "content": "Ho"}, {"role": "user", "content": "go on"}]
     for _ in range(2):
-        answer = sdk.responses.create(model=played.model("another-account"), input=asked)
+        answer = sdk.responses.create(model=played.model(name), input=asked)
         assert answer.output_text == "Yes"
-    assert "sealed" not in json.dumps(played.player.asked["another-account"])
+    assert "sealed" not in json.dumps(played.player.asked[name])
     assert [event.end_reason for event in events(tenant)] == ["completed", "completed"]
+
+
+def test_azure_is_asked_at_the_address_of_its_newer_api(
+    played: Played, sdk: openai.OpenAI, tenant: Tenant
+) -> None:
+    answer = sdk.responses.create(model=played.model("azure"), input="hi", truncation="auto")
+    asked = played.player.asked["azure"]
+    assert played.player.paths["azure"] == "/azure/openai/v1/responses"
+    assert (asked["model"], asked["truncation"], asked["store"]) == ("their-model", "auto", False)
+    (event,) = events(tenant)
+    assert answer.id == f"resp_{event.request_id.removeprefix('req_')}"
+    used = event.input_tokens, event.cached_input_tokens, event.output_tokens, event.reasoning_tokens
+    assert (answer.output_text, *used) == ("Hellö 🌍", 500, 1_500, 30, 20)
+
+
+def test_azure_is_asked_at_the_one_address_of_a_resource(
+    played: Played, sdk: openai.OpenAI, tenant: Tenant
+) -> None:
+    with sdk.responses.stream(model=played.model("azure-dated"), input="hi") as stream:
+        (call,) = stream.get_final_response().output
+    assert call.to_dict()["arguments"] == '{"location": "Zürich"}'
+    path = "/azure-dated/openai/responses?api-version=2025-04-01-preview"
+    assert played.player.paths["azure-dated"] == path
+    assert played.player.asked["azure-dated"]["model"] == "their-model"
+    (event,) = events(tenant)
+    assert (event.input_tokens, event.output_tokens, event.usage_source) == (12, 7, "reported")
+
+
+def test_azure_is_asked_in_a_chat_where_it_has_no_responses(played: Played, sdk: openai.OpenAI) -> None:
+    for name, chat in (
+        ("azure-old", "/openai/deployments/their-model/chat/completions?api-version=2024-10-21"),
+        ("azure-unable", "/v1/chat/completions"),
+    ):
+        for _ in range(2):
+            answer = sdk.responses.create(model=played.model(name), input="hi")
+            assert answer.output_text == "Yes"
+            assert played.player.paths[name] == f"/{name}{chat}"
+
+
+def test_xai_is_asked_for_responses(played: Played, sdk: openai.OpenAI, tenant: Tenant) -> None:
+    plain = sdk.responses.create(model=played.model("xai"), input="hi", instructions="Be brief.")
+    assert played.player.paths["xai"] == "/xai/v1/responses"
+    asked = played.player.asked["xai"]
+    assert (asked["model"], asked["instructions"], asked["store"]) == ("their-model", "Be brief.", False)
+    with sdk.responses.stream(model=played.model("xai-stream"), input="hi") as stream:
+        streamed = stream.get_final_response()
+    for answer in (plain, streamed):
+        found = answer.to_dict()
+        assert (answer.output_text, found["error"], found["metadata"]) == ("Hellö 🌍", None, {})
+        assert "cost" not in json.dumps(found["usage"])
+    spent = events(tenant)
+    for event in spent:
+        used = event.input_tokens, event.cached_input_tokens, event.output_tokens, event.reasoning_tokens
+        assert used == (5, 192, 199, 198)
+    assert {plain.id, streamed.id} == {f"resp_{event.request_id.removeprefix('req_')}" for event in spent}
+    tenant.stack.settled()
+    books_balance(tenant)
 
 
 def test_a_kept_response_goes_on_with_its_thinking(played: Played, stack: Stack, slug: str) -> None:

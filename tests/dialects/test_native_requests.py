@@ -23,8 +23,11 @@ TOOL = {"name": "f", "input_schema": SCHEMA}
 CITY = {"format": {"type": "json_schema", "schema": SCHEMA}}
 
 
-def deployment(kind: str, model: str = "claude-opus-4-7") -> DeploymentSpec:
-    provider = ProviderSpec(1, "p", KINDS[kind], "http://x", 1, 1, 1, 1)
+SPEAK_RESPONSES = {"openai", "azure", "xai"}
+
+
+def deployment(kind: str, model: str = "claude-opus-4-7", base_url: str = "http://x") -> DeploymentSpec:
+    provider = ProviderSpec(1, "p", KINDS[kind], base_url, 1, 1, 1, 1)
     return DeploymentSpec(1, "d", model, provider, None, None, None)
 
 
@@ -44,18 +47,20 @@ def response(**asked: Any) -> Facts:
 def spoken(kind: str, endpoint: str, facts: Facts, model: str = "claude-opus-4-7", **options: Any) -> str:
     speaks, at = dialect(kind), deployment(kind, model)
     contract = contract_for(speaks, at, facts.body, group(**options))
-    return spoken_by(speaks, Exchange(endpoint), facts, contract)
+    return spoken_by(speaks, at, Exchange(endpoint), facts, contract)
 
 
-def asked(api: str, facts: Facts, model: str = "claude-opus-4-7", **options: Any) -> tuple[Any, list[str]]:
-    kind = "openai" if api == "responses" else "anthropic"
-    raw, lost = native_body(api, deployment(kind, model), group(**options), facts)
+def asked(
+    api: str, facts: Facts, model: str = "claude-opus-4-7", kind: str = "", **options: Any
+) -> tuple[Any, list[str]]:
+    kind = kind or ("openai" if api == "responses" else "anthropic")
+    raw, lost = native_body(dialect(kind), api, deployment(kind, model), group(**options), facts)
     return json.loads(raw), lost
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_who_speaks_an_api_is_asked_in_it(kind: str) -> None:
-    assert spoken(kind, "responses", response()) == ("responses" if kind == "openai" else "")
+    assert spoken(kind, "responses", response()) == ("responses" if kind in SPEAK_RESPONSES else "")
     assert spoken(kind, "messages", message()) == ("messages" if kind == "anthropic" else "")
 
 
@@ -115,13 +120,104 @@ def test_items_go_without_the_ids_by_which_they_would_be_looked_up() -> None:
         {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "id": "fco_1", "call_id": "call_1", "output": "1"},
     ]
-    sent = asked("responses", response(input=items))[0]["input"]
-    # Thinking that OpenAI could not read is left out.
-    assert [item["type"] for item in sent] == [
-        "message",
-        "reasoning",
-        "function_call",
-        "function_call_output",
+    kinds = ["message", "reasoning", "function_call", "function_call_output"]
+    for kind in ("openai", "azure"):
+        sent = asked("responses", response(input=items), kind=kind)[0]["input"]
+        # Thinking that the provider could not read is left out.
+        assert [item["type"] for item in sent] == kinds
+        assert sent[1]["encrypted_content"] == "sealed"
+        assert not any("id" in item for item in sent)
+    # xAI looks nothing up.
+    sent = asked("responses", response(input=items), kind="xai")[0]["input"]
+    assert [item["id"] for item in sent] == ["msg_1", "rs_3", "fc_1", "fco_1"]
+
+
+def test_azure_is_not_told_how_an_item_ended() -> None:
+    said = [{"type": "output_text", "text": "Ho"}]
+    items = [
+        {"type": "reasoning", "summary": [], "encrypted_content": "sealed", "status": "completed"},
+        {"type": "message", "role": "assistant", "content": said, "status": "completed"},
     ]
-    assert sent[1]["encrypted_content"] == "sealed"
-    assert not any("id" in item for item in sent)
+    facts = response(input=items)
+    assert not any("status" in item for item in asked("responses", facts, kind="azure")[0]["input"])
+    assert all("status" in item for item in asked("responses", facts, kind="openai")[0]["input"])
+
+
+@pytest.mark.parametrize(
+    ("base_url", "address"),
+    [
+        ("https://r.openai.azure.com/openai/v1", "https://r.openai.azure.com/openai/v1/responses"),
+        (
+            "https://r.openai.azure.com/openai/v1?api-version=preview",
+            "https://r.openai.azure.com/openai/v1/responses?api-version=preview",
+        ),
+        (
+            "https://r.openai.azure.com?api-version=2025-04-01-preview",
+            "https://r.openai.azure.com/openai/responses?api-version=2025-04-01-preview",
+        ),
+        (
+            "https://r.openai.azure.com/openai/?api-version=preview",
+            "https://r.openai.azure.com/openai/responses?api-version=preview",
+        ),
+        (
+            "https://r.openai.azure.com/openai/deployments/my%20gpt?api-version=2025-03-01-preview",
+            "https://r.openai.azure.com/openai/responses?api-version=2025-03-01-preview",
+        ),
+    ],
+)
+def test_azure_has_one_address_for_the_responses_of_all_models(base_url: str, address: str) -> None:
+    at = deployment("azure", "my gpt", base_url)
+    assert dialect("azure").natively_at(at) == {"responses"}
+    assert dialect("azure").url(at, "responses") == address
+    body = native_body(dialect("azure"), "responses", at, group(), response())[0]
+    assert json.loads(body)["model"] == "my gpt"
+
+
+def test_azures_deployment_is_the_one_in_its_address() -> None:
+    base_url = "https://r.openai.azure.com/openai/deployments/my%20gpt?api-version=2025-03-01-preview"
+    at = deployment("azure", "gpt-5.4", base_url)
+    body = native_body(dialect("azure"), "responses", at, group(), response())[0]
+    assert json.loads(body)["model"] == "my gpt"
+
+
+@pytest.mark.parametrize("version", ["2024-10-21", "2025-01-01-preview", "2024-12-01-preview", "latest"])
+def test_azure_is_asked_in_a_chat_where_its_version_has_no_responses(version: str) -> None:
+    at = deployment("azure", "gpt-5.4", f"https://r.openai.azure.com?api-version={version}")
+    assert spoken_by(dialect("azure"), at, Exchange("responses"), response(), None) == ""
+
+
+def test_what_xai_would_ignore_is_told_and_what_it_names_otherwise_is_renamed() -> None:
+    tool = {"type": "function", "name": "f", "strict": True, "parameters": SCHEMA}
+    facts = response(
+        input=[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "hi"}],
+        truncation="auto",
+        include=[
+            "reasoning.encrypted_content",
+            "message.output_text.logprobs",
+            "file_search_call.results",
+        ],
+        tools=[tool],
+    )
+    body, lost = asked("responses", facts, "grok-4.3", kind="xai")
+    assert lost == ["truncation", "include"]
+    assert [item["role"] for item in body["input"]] == ["system", "user"]
+    assert (body["include"], body["logprobs"]) == (["reasoning.encrypted_content"], True)
+    assert body["tools"] == [
+        {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+    ]
+    assert (body["store"], "truncation" in body) == (False, False)
+    with pytest.raises(CannotCarry):
+        asked("responses", facts, "grok-4.3", kind="xai", unsupported_params="strict")
+    # The next deployment is asked what the client asked.
+    assert facts.native is not None
+    assert facts.native["input"][0]["role"] == "developer"
+
+
+@pytest.mark.parametrize(
+    ("model", "seals"), [("grok-4.3", True), ("grok-4-1-fast-non-reasoning", False), ("grok-3", False)]
+)
+def test_sealed_thinking_is_asked_of_xais_models_that_think(model: str, seals: bool) -> None:
+    facts = response()
+    facts.kept = True
+    found = asked("responses", facts, model, kind="xai")[0].get("include", [])
+    assert found == (["reasoning.encrypted_content"] if seals else [])

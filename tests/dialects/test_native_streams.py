@@ -102,9 +102,11 @@ def test_the_usage_is_read_in_passing(replay: Replay) -> None:
 @of_every_replay()
 def test_what_the_model_wrote_is_kept_for_counting(replay: Replay) -> None:
     _, scanner = scan(replay, replay.raw)
-    said = "".join(message["content"] for message in scanner.deltas())
+    kept = list(scanner.deltas())
+    said = "".join(message.get("content", "") for message in kept)
     assert replay.text in said or replay.name == "anthropic-context-window-full"
-    assert replay.reasoning in said
+    # Thinking is told apart: of some it is a summary, which is not what was counted.
+    assert "".join(message.get("reasoning_content", "") for message in kept) == replay.reasoning
     for _, _, arguments in replay.tools:
         assert arguments in said or arguments == "{}"
 
@@ -160,6 +162,18 @@ def test_the_response_is_the_gateways_own_in_every_event() -> None:
     found = [event["response"] for event in told(scan(replay, replay.raw)[0]) if "response" in event]
     assert len(found) == 3
     assert {(one["id"], one["store"], one["metadata"]["a"]) for one in found} == {("resp_1", False, "b")}
+
+
+def test_what_the_provider_charges_is_not_in_a_response_and_what_has_no_value_is() -> None:
+    (replay,) = [replay for replay in RESPONSE_REPLAYS if replay.kind == "xai"]
+    sent, _ = scan(replay, replay.raw)
+    found = [event["response"] for event in told(sent) if "response" in event]
+    assert len(found) == 3
+    for one in found:
+        assert one["error"] is one["instructions"] is one["temperature"] is None
+    assert b"cost_in" not in sent
+    assert found[-1]["usage"]["num_sources_used"] == 0
+    assert b"fp_eb3c003fc66c14ed" not in sent
 
 
 @pytest.mark.parametrize("garbage", [7, "x", [7], None, {"a": 1}, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import Anthropic
 from psycopg_pool import AsyncConnectionPool
 
 from billing.token_usage import COUNTED, REPORTED, TokenUsage
@@ -17,11 +19,33 @@ from gateway.models import UsageCheck
 from gateway.v1.counting import O200K, encoding
 from gateway.v1.usage_checks import Sums, UsageChecks
 from gateway.v1.worker import database_dsn
+from routing.models import GroupDeployment, Provider
+from tests.dialects.anthropic_corpus import block, delta, end, start, stop
+from tests.dialects.anthropic_corpus import events as stream_of
+from tests.dialects.native_corpus import RESPONSE_REPLAYS, TEXT_ANSWER
+from tests.dialects.player import Recording, running_player
 from tests.simulator.server import wait_until
 from tests.stack import Stack, running_stack
 from tests.v1.conftest import books_balance, events
 
 DAY = date(2026, 11, 23)
+JSON = "application/json"
+REPLAYS = {replay.name: replay.raw for replay in RESPONSE_REPLAYS}
+MESSAGE: dict[str, Any] = {
+    "id": "msg_theirs",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-theirs",
+    "content": [{"type": "text", "text": "Yes"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {
+        "input_tokens": 3,
+        "cache_creation_input_tokens": 10,
+        "cache_read_input_tokens": 100,
+        "output_tokens": 2,
+    },
+}
 
 
 def tokens(source: str, prompt: int, output: int, reasoning: int = 0) -> TokenUsage:
@@ -62,6 +86,78 @@ def test_answers_are_counted_beside_what_was_reported(checked: Stack, slug: str)
     assert check.reported_output == plain.output_tokens + streamed.output_tokens
     total = plain.input_tokens + plain.output_tokens
     assert check.worst_ratio == (Decimal(total) / (10 + output)).quantize(Decimal("0.0001"))
+    books_balance(tenant)
+
+
+THOUGHT = {"type": "thinking", "thinking": "Let me see.", "signature": "c2ln"}
+NATIVE = {
+    # The provider's own word for its kind, and what it answers.
+    "message": ("anthropic", Recording(json.dumps(MESSAGE).encode(), content_type=JSON)),
+    "message-stream": (
+        "anthropic",
+        Recording(
+            stream_of(
+                *(start(), block(0, "text", text=""), delta(0, "text_delta", text="Yes"), stop(0)),
+                *end("end_turn", 5),
+            )
+        ),
+    ),
+    "message-thought": (
+        "anthropic",
+        Recording(
+            json.dumps({**MESSAGE, "content": [THOUGHT, *MESSAGE["content"]]}).encode(), content_type=JSON
+        ),
+    ),
+    "response": ("openai", Recording(json.dumps(TEXT_ANSWER).encode(), content_type=JSON)),
+    "response-stream": ("xai", Recording(REPLAYS["responses-of-xai"])),
+}
+
+
+def test_answers_in_the_clients_own_words_are_counted_too(checked: Stack, slug: str) -> None:
+    hi: Any = [{"role": "user", "content": "hi"}]
+    with running_player({name: recording for name, (_, recording) in NATIVE.items()}) as player:
+        for name, (kind, _) in NATIVE.items():
+            Provider.objects.create(name=f"{slug}-{name}", kind=kind, base_url=player.base_url(name))
+            made = checked.deployment(f"{slug}-{name}", "their-model", provider=f"{slug}-{name}")
+            GroupDeployment.objects.create(group=checked.group(f"{slug}-{name}"), deployment=made)
+        tenant = checked.tenant(slug)
+        last = f"{slug}-response-stream"
+        wait_until(lambda: any(model.id == last for model in tenant.client().models.list()))
+        claude = Anthropic(base_url=checked.url, api_key=tenant.secret, max_retries=0)
+        asked: Any = {"max_tokens": 50, "messages": hi}
+        claude.messages.create(model=f"{slug}-message-thought", **asked)
+        claude.messages.create(model=f"{slug}-message", **asked)
+        with claude.messages.stream(model=f"{slug}-message-stream", **asked) as stream:
+            stream.get_final_message()
+        responses = tenant.client().responses
+        # What was thought before is in the prompt, and nobody else can count it.
+        sealed: Any = {"type": "reasoning", "summary": [], "encrypted_content": "sealed"}
+        responses.create(model=f"{slug}-response", input=[*hi, sealed, *hi])
+        responses.create(model=f"{slug}-response", input="hi")
+        for _ in responses.create(model=last, input="hi", stream=True):
+            pass
+        assert set(player.paths.values()) == {
+            *(f"/{name}/v1/messages" for name in NATIVE if name.startswith("message")),
+            *(f"/{name}/v1/responses" for name in NATIVE if name.startswith("response")),
+        }
+    wait_until(lambda: UsageCheck.objects.filter(deployment__startswith=f"{slug}-").count() >= 4)
+    found = {
+        check.deployment.removeprefix(f"{slug}-"): (
+            *(check.requests, check.reported_input, check.reported_output),
+            *(check.counted_input, check.counted_output),
+        )
+        for check in UsageCheck.objects.filter(deployment__startswith=f"{slug}-")
+    }
+    said = encoding(O200K).count("Hellö 🌍")
+    # Three for the answer's start, three for the message, one for its role and one for its word.
+    assert found == {
+        # 3 plain, 100 read from the cache and 10 written to it.
+        "message": (1, 113, 2, 8, 1),
+        "message-stream": (1, 12, 5, 8, 1),
+        # 20 of 30 were thought, and 198 of 199.
+        "response": (1, 2_000, 10, 8, said),
+        "response-stream": (1, 197, 1, 8, said),
+    }
     books_balance(tenant)
 
 

@@ -78,15 +78,14 @@ def response_facts(raw: bytes, end_user_header: str, earlier: Sequence[Object] |
 
 
 def _resent(items: Sequence[Object]) -> list[Object]:
-    """The items as OpenAI takes them where it keeps none: without the ids by which it would look them up, and
-    without thinking that it cannot read."""
+    """The items for who speaks this API, without thinking that nobody but this gateway can read."""
     kept = []
     for item in items:
         if item["type"] == "reasoning":
             sealed = item.get("encrypted_content")
             if not isinstance(sealed, str) or thoughts.packed_here(sealed):
                 continue
-        kept.append({name: value for name, value in item.items() if name != "id"})
+        kept.append(item)
     return kept
 
 
