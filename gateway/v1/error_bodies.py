@@ -32,6 +32,12 @@ _ACCOUNT: Final = re.compile(r"\b(organization|team|project|subscription)\s+[`'\
 # MiniMax puts its code at the end of the message.
 _TRAILING_CODE: Final = re.compile(r"\(\d{4}\)\s*$")
 
+# So many bytes of a body that broke off are looked into.
+_MOST_BROKEN: Final = 16_384
+# A string, and a code, in a body that broke off, each with what follows it.
+_WHOLE_STRING: Final = re.compile(r'(?<!\\)"\s*[,}\]]')
+_WHOLE_CODE: Final = re.compile(r'"(?:code|status|type|status_code)"\s*:\s*"?([^",}\]]{1,100})"?\s*[,}\]]')
+
 _NUMBER: Final = r"(\d+(?:\.\d+)?)"
 _WAIT_TEXT: Final = re.compile(
     rf"(?:try again in|retry after|try again after|retry in)\s+(?:(\d+)h)?(?:(\d+)m(?!s))?(?:{_NUMBER}\s*(ms|s\b|sec))?",
@@ -42,16 +48,20 @@ _WAIT_TEXT: Final = re.compile(
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
     """What an error body says. ``codes`` are its code, status and type, the most telling first;
-    ``wait`` is the advised pause in seconds, where the text gives one."""
+    ``wait`` is the advised pause in seconds, where the text gives one. ``cut``: it broke off; its words tell
+    what kind of error it is and are not for showing, since what makes out a secret may be missing."""
 
     message: str
     codes: tuple[str, ...]
     param: str | None
     wait: float | None
+    cut: bool = False
 
     @property
     def shown(self) -> str:
         """The message as a client may see it; may be empty."""
+        if self.cut:
+            return ""
         return _ACCOUNT.sub(r"\1 […]", _SECRETS.sub("[…]", self.message))[:MAX_MESSAGE]
 
 
@@ -60,7 +70,7 @@ def parse(raw: bytes) -> ErrorBody:
     try:
         body: Any = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _NOTHING
+        return _broken_off(raw) if raw.lstrip()[:1] in (b"{", b"[") else _NOTHING
     return _read(body, 0)
 
 
@@ -86,6 +96,14 @@ def advised_wait(headers: Mapping[str, str], body: ErrorBody) -> str | None:
 
 
 _NOTHING: Final = ErrorBody("", (), None, None)
+
+
+def _broken_off(raw: bytes) -> ErrorBody:
+    """What the beginning of a JSON text tells, up to its last whole string: half a sentence may mean anything."""
+    text = raw[:_MOST_BROKEN].decode("utf-8", "ignore")
+    whole = [found.end() for found in _WHOLE_STRING.finditer(text)]
+    text = text[: whole[-1]] if whole else ""
+    return ErrorBody(text, tuple(found[1] for found in _WHOLE_CODE.finditer(text)), None, None, cut=True)
 
 
 def _read(body: Any, depth: int) -> ErrorBody:

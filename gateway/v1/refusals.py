@@ -168,7 +168,9 @@ def _class(status: int, body: ErrorBody) -> str:
     for reason, pattern in _MESSAGES.items():
         if (status != 429 or reason in _WITH_429) and pattern.search(body.message):
             return reason
-    return _STATUSES.get(status) or ("refused" if 400 <= status < 500 else "failed")
+    # What broke off may have blamed anybody, so it does not blame the client.
+    blames = 400 <= status < 500 and not body.cut
+    return _STATUSES.get(status) or ("refused" if blames else "failed")
 
 
 def _meant(body: ErrorBody) -> int:

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from gateway.v1.refusals import FAULTS, Refusal, read_refusal
+from gateway.v1.error_bodies import ErrorBody
+from gateway.v1.refusals import FAULTS, Refusal, _error, read_refusal
 from tests.v1.refusal_samples import SAMPLES, Sample
 
 # What the client gets for each class: status, type, code.
@@ -22,6 +23,12 @@ MAPPING = {
     "over_limit": (429, "rate_limit_error", "provider_rate_limited"),
     "context_window": (400, "invalid_request_error", "context_length_exceeded"),
     "content_filter": (400, "invalid_request_error", "content_filter"),
+}
+CLIENTS_FAULTS = {"refused", "context_window", "content_filter"}
+# What the gateway says where it repeats nothing.
+OWN_WORDS = {
+    json.loads(_error(reason, {}, ErrorBody("", (), None, None)).body())["error"]["message"]
+    for reason in FAULTS
 }
 NEVER_SHOWN = re.compile(
     r"https?:|sk-|\*\*|org[-_]|user_2|1fae4c51|0434ce69|0217abc|7f3a11|ep-2026|the secret of the prompt|<html"
@@ -69,6 +76,21 @@ def test_a_retry_that_cannot_help_is_advised_against(sample: Sample) -> None:
     }
     told = (b"x-should-retry", b"false") in refusal_of(sample).error.headers
     assert told == (sample.reason in hopeless)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_an_error_that_breaks_off_at_any_byte_leaks_nothing_and_blames_nobody_wrongly(sample: Sample) -> None:
+    whole = raw(sample.body)
+    for cut in range(1, len(whole)):
+        refusal = read_refusal(sample.status, {}, whole[:cut])
+        error = json.loads(refusal.error.body())["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert NEVER_SHOWN.search(json.dumps(error)) is None, cut
+        # Of the provider's own words none is shown, as what follows may say whose they are.
+        assert error["message"] in OWN_WORDS, cut
+        assert refusal.error.status >= 400
+        # It stops at no other deployment that might have answered, and tells nobody to change a good request.
+        assert refusal.fault != "client" or sample.reason in CLIENTS_FAULTS, cut
 
 
 def by_name(name: str) -> Sample:
