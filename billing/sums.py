@@ -35,6 +35,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "team": ("team_id",),
     "model": ("model_group",),
     "deployment": ("deployment",),
+    # By the number of the day too, of the days that ``bounds`` begin.
+    "end_user_day": ("end_user", "bucket"),
 }
 SUMMED = (
     "input_tokens",
@@ -121,7 +123,7 @@ def _annotated(rows: QuerySet[Any], time_column: str, by: str, bounds: Sequence[
                 default=F("key_id"),
             ),
         )
-    elif by in ("month", "day", "hour"):
+    elif by in ("month", "day", "hour", "end_user_day"):
         annotated = rows.annotate(
             bucket=Func(
                 F(time_column),
@@ -153,8 +155,8 @@ def grouped(
         return {}
     columns = _columns(by, series)
     sums: dict[tuple[Any, ...], Sums] = {}
-    with scope(organization=organization), _snapshot():
-        for found in _sources(organization, by, start, end, where, bounds, series):
+    with scope(organization=organization), snapshot():
+        for found in sources(organization, by, start, end, where, bounds, series):
             for line in found:
                 group, these = line[: len(columns)], Sums(*line[len(columns) :])
                 sums[group] = sums[group] + these if group in sums else these
@@ -170,10 +172,10 @@ def dearest(
     if end <= start:
         return {}, Sums(), 0
     columns = _columns(by, None)
-    with scope(organization=organization), _snapshot(), connection.cursor() as cursor:
+    with scope(organization=organization), snapshot(), connection.cursor() as cursor:
         parts: list[str] = []
         parameters: list[Any] = []
-        for found in _sources(organization, by, start, end, where, (), None):
+        for found in sources(organization, by, start, end, where, (), None):
             text, values = found.query.sql_with_params()
             parts.append(f"({text})")
             parameters += values
@@ -213,7 +215,7 @@ def _columns(by: str, series: Sequence[Q] | None) -> tuple[str, ...]:
     return columns if series is None else (*columns, "series")
 
 
-def _sources(
+def sources(
     organization: Organization,
     by: str,
     start: datetime,
@@ -264,7 +266,7 @@ def _sources(
 
 
 @contextmanager
-def _snapshot() -> Iterator[None]:
+def snapshot() -> Iterator[None]:
     """Queries that see the same state, unless a transaction of the caller's is under way already."""
     if connection.in_atomic_block:
         yield
@@ -291,7 +293,8 @@ def _gaps(
 
 def _slice(by: str, where: Q, series: Sequence[Q]) -> str | None:
     """The smallest slice of the spans that can answer, None where only the hours can."""
-    asked = {"member": {"member_id"}, "user": {"end_user"}}.get(by) or set(COLUMNS.get(by, ()))
+    named = {"member": {"member_id"}, "user": {"end_user"}, "end_user_day": {"end_user"}}
+    asked = named.get(by) or set(COLUMNS.get(by, ()))
     if by == "hour":
         return None
     used = _columns_in(where)

@@ -1,5 +1,6 @@
 """What it costs. The models stand in files by subject; import them from here."""
 
+from billing.models.end_user import BlockedEndUser
 from billing.models.exchange_rate import ExchangeRate
 from billing.models.export import Export
 from billing.models.ledger import (
@@ -27,6 +28,7 @@ from billing.models.usage import (
 __all__ = (
     "CUSTOMER_ACCOUNTS",
     "AccountBalance",
+    "BlockedEndUser",
     "Budget",
     "Checkout",
     "DeadLetter",

@@ -190,7 +190,13 @@ class UsageSpanSum(models.Model):
     objects: ClassVar[models.Manager[UsageSpanSum]] = owned_by("span__organization")
 
     class Meta:
-        indexes = [models.Index(fields=["span", "slice"], name="span_sum_by_slice")]
+        indexes = [
+            models.Index(fields=["span", "slice"], name="span_sum_by_slice"),
+            # For the days of a few of thousands of end users.
+            models.Index(
+                fields=["span", "end_user"], name="span_sum_by_end_user", condition=models.Q(slice="user")
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.span} by {self.slice}"

@@ -221,6 +221,7 @@ def remove_quota(*, acting_user: User | None, quota: Quota) -> None:
                 "scope": locked.scope,
                 "metric": locked.metric,
                 "period": locked.period,
+                "end_user": locked.end_user,
                 "model_group": locked.model_group,
                 "limit": locked.limit,
             },

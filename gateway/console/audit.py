@@ -23,6 +23,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 # Names of rows as people say them, where the model's own name is none.
 KINDS = {
     "apikey": "Key",
+    "blockedenduser": "End user",
     "membership": "Member",
     "ledgertransaction": "Posting",
     "modelgroup": "Model group",

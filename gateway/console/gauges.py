@@ -24,13 +24,13 @@ MINUTE_MS = 60_000
 LEVEL = struct.Struct("=dd")
 
 
-def used_now(quotas: Sequence[Quota], organization_id: int) -> dict[int, int]:
+def used_now(quotas: Sequence[Quota], organization_id: int, end_user: str = "") -> dict[int, int]:
     """Requests or tokens of the last minute that have not leaked away, or requests under way, by quota id.
 
-    ``quotas`` are limits other than budgets; those of end users count for each user apart and have no
-    answer here. Empty where Redis is away.
+    ``quotas`` are limits other than budgets; those of end users count for each user apart and have an
+    answer only for ``end_user``. Empty where Redis is away.
     """
-    asked = [quota for quota in quotas if quota.metric in LETTERS and quota.scope != "end_user"]
+    asked = [quota for quota in quotas if quota.metric in LETTERS and (end_user or quota.scope != "end_user")]
     if not asked:
         return {}
     try:
@@ -40,16 +40,17 @@ def used_now(quotas: Sequence[Quota], organization_id: int) -> dict[int, int]:
             # An asynchronous client has the same methods, and the annotations are of both.
             seconds, microseconds = cast(tuple[int, int], redis.time())
             now = seconds * 1000 + microseconds / 1000
-            answers = _ask(redis, asked, organization_id, now)
+            answers = _ask(redis, asked, organization_id, end_user, now)
     except RedisError:
         return {}
     return {quota.pk: _level(quota, answer, now) for quota, answer in zip(asked, answers, strict=True)}
 
 
-def _ask(redis: Redis, quotas: Sequence[Quota], organization_id: int, now: float) -> list[Any]:
+def _ask(redis: Redis, quotas: Sequence[Quota], organization_id: int, end_user: str, now: float) -> list[Any]:
     with redis.pipeline(transaction=False) as pipeline:
         for quota in quotas:
-            key = f"weir:limit:{LETTERS[quota.metric]}:{quota.pk}:{organization_id}"
+            subject = end_user if quota.scope == "end_user" else organization_id
+            key = f"weir:limit:{LETTERS[quota.metric]}:{quota.pk}:{subject}"
             if quota.metric == CONCURRENCY:
                 pipeline.zcount(key, f"({now}", "+inf")
             else:

@@ -80,10 +80,11 @@ def editable(tenant: TenantAccess, anchor: str) -> tuple[str, Target]:
     raise Http404
 
 
-def quotas_of(scope: str, target: Target, model_group: str = "") -> list[Quota]:
-    """The limits set directly on ``target``, for all models or for one model group."""
+def quotas_of(scope: str, target: Target, model_group: str = "", end_user: str = "") -> list[Quota]:
+    """The limits set directly on ``target``, for all models or for one model group; of end users, the default
+    or those of ``end_user`` alone."""
     place = {} if isinstance(target, Organization) else {scope: target}
-    return list(Quota.objects.filter(scope=scope, end_user="", model_group=model_group, **place))
+    return list(Quota.objects.filter(scope=scope, end_user=end_user, model_group=model_group, **place))
 
 
 def _group_to_limit(tenant: TenantAccess, name: str, existing: list[Quota]) -> None:
@@ -93,9 +94,12 @@ def _group_to_limit(tenant: TenantAccess, name: str, existing: list[Quota]) -> N
 
 
 @transaction.atomic
-def save_limits(acting_user: User, scope: str, target: Target, form: Limits, model_group: str = "") -> None:
+def save_limits(
+    acting_user: User, scope: str, target: Target, form: Limits, model_group: str = "", end_user: str = ""
+) -> None:
     """Make the limits of ``target`` those of the form: set what is filled in, remove what is not."""
-    existing = {(quota.metric, quota.period): quota for quota in quotas_of(scope, target, model_group)}
+    found = quotas_of(scope, target, model_group, end_user)
+    existing = {(quota.metric, quota.period): quota for quota in found}
     hard, alert_at = not form.cleaned_data["alerts_only"], form.cleaned_data["alert_at"]
     wanted = form.wanted()
     for place, quota in existing.items():
@@ -112,6 +116,7 @@ def save_limits(acting_user: User, scope: str, target: Target, form: Limits, mod
             period=period,
             hard=hard or not budget,
             alert_at=alert_at if budget else (),
+            end_user=end_user,
             model_group=model_group,
         )
 

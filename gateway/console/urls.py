@@ -7,6 +7,8 @@ from django.urls import URLPattern, URLResolver, include, path
 from gateway.console import (
     audit,
     costs,
+    end_user,
+    end_users,
     exports,
     funds,
     health,
@@ -36,6 +38,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("quotas/", include(quotas.urlpatterns)),
     path("models/", include([*models.urlpatterns, *why.urlpatterns, *price_history.urlpatterns])),
     path("health/", health.health, name="health"),
+    path("end-users/", include([*end_users.urlpatterns, *end_user.urlpatterns])),
     path("members/", include([*members.urlpatterns, *invitations.urlpatterns])),
     path("costs/", include(costs.urlpatterns)),
     path("exports/", include(exports.urlpatterns)),

@@ -22,6 +22,7 @@ from billing.models import Budget, DeadLetter, Export, Lease, Quota, ReconcileRe
 from billing.money import rounded
 from billing.payments.dummy import DummyProvider
 from billing.services import checkouts
+from billing.services.end_users import block_end_user
 from billing.services.exchange_rates import set_exchange_rate
 from billing.services.exports import request_export
 from billing.services.grants import give_grant
@@ -252,6 +253,19 @@ def _limits(
         set_quota(
             acting_user=by, scope=bound, target=target, metric=metric, limit=Decimal(limit), period=period
         )
+    for metric, limit, period in (("budget", "5.00", "month"), ("budget", "0.50", "day")):
+        set_quota(
+            acting_user=by,
+            scope="end_user",
+            target=organization,
+            end_user="anna.k",
+            metric=metric,
+            limit=Decimal(limit),
+            period=period,
+        )
+    block_end_user(
+        acting_user=by, organization=organization, end_user="user-2096", reason="Asks all night by a script"
+    )
     team = teams["search"]
     set_quota(
         acting_user=by,

@@ -234,6 +234,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Quotas", "quotas", "quotas", (Permission.VIEW,)),
     ("Models", "models", "model", (Permission.VIEW,)),
     ("Members", "members", "members", (Permission.VIEW,)),
+    ("End users", "end_users", "user", (Permission.VIEW_USAGE,)),
     ("Costs", "costs", "costs", (Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)),
     ("Exports", "exports", "download", (Permission.EXPORT_USAGE,)),
     ("Ledger", "ledger", "balance", (Permission.VIEW_MONEY,)),

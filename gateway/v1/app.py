@@ -14,6 +14,7 @@ from django.conf import settings
 
 from gateway.draining import Draining
 from gateway.v1.admission import Grant
+from gateway.v1.blocking import demand_not_blocked
 from gateway.v1.capacity import Hold
 from gateway.v1.cors import preflight, readable
 from gateway.v1.endpoints import ENDPOINTS, Endpoint, errors_of
@@ -22,6 +23,7 @@ from gateway.v1.errors import (
     NO_RETRY,
     BodyTooLarge,
     Conflict,
+    EndUserBlocked,
     Headers,
     Internal,
     MethodNotAllowed,
@@ -270,6 +272,7 @@ class App:
         exchange.patience = patience_of(headers)
         principal, task = exchange.principal, asyncio.current_task()
         assert principal is not None and task is not None  # noqa: S101, PT018  # an ASGI application runs in a task
+        demand_not_blocked(worker.blocked, principal, facts)
 
         def leave() -> None:
             for grant in call.grants:
@@ -335,7 +338,8 @@ class App:
     async def _refuse(self, call: Call, error: V1Error) -> None:
         """Answer with an error; in mid-stream as an event, without ``[DONE]``."""
         exchange = call.exchange
-        reason = exchange.end_reason or ("refused" if error.status in (429, 503) else "invalid")
+        ours = error.status in (429, 503) or isinstance(error, EndUserBlocked)
+        reason = exchange.end_reason or ("refused" if ours else "invalid")
         if error.status == 500:
             reason = "gateway_error"
         if reason == "refused":

@@ -4,6 +4,7 @@
      +- InvalidRequest      400  the client's request is wrong
      +- Unauthorized        401  no key, or not one of ours
      +- NotAllowed          403  the key is good, but not for this
+     +- EndUserBlocked      403  the organization has blocked whom the request is for
      +- NotFound            404  no such model or address
      +- MethodNotAllowed    405
      +- Conflict            409  the Idempotency-Key does not let it pass
@@ -80,6 +81,14 @@ class NotAllowed(V1Error):
 
     status = 403
     type = "invalid_request_error"
+
+
+class EndUserBlocked(V1Error):
+    """The organization has blocked the end user; retrying cannot help."""
+
+    status = 403
+    type = "permission_error"
+    code = "end_user_blocked"
 
 
 class NotFound(V1Error):

@@ -21,6 +21,7 @@ from gateway.v1 import rates
 from gateway.v1.abandoned import Abandoned
 from gateway.v1.admission import Admission
 from gateway.v1.affinity import Affinity
+from gateway.v1.blocking import NOBODY, Blocked, load_blocked
 from gateway.v1.board import Board
 from gateway.v1.capacity import Capacity
 from gateway.v1.cors import load_origins
@@ -71,6 +72,8 @@ class Worker:
         self.rates: RateBook = rates.EMPTY
         # Of the pages that may ask, whoever's key they have.
         self.origins: frozenset[bytes] = frozenset()
+        # End users whose requests are refused.
+        self.blocked: Blocked = NOBODY
         self._dsn = database_dsn()
         self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             self._dsn,
@@ -139,12 +142,14 @@ class Worker:
         await self.pool.close()
 
     async def reload(self) -> None:
-        """Read routing table, prices and origins anew, and swap them in."""
+        """Read routing table, prices, origins and blocked end users anew, and swap them in."""
         async with self.pool.connection() as connection:
             fresh_table = await load_table(connection)
             fresh_rates = await load_rates(connection)
             fresh_origins = await load_origins(connection)
+            fresh_blocked = await load_blocked(connection)
         self.table, self.rates, self.origins = fresh_table, fresh_rates, fresh_origins
+        self.blocked = fresh_blocked
 
     async def _listen(self) -> None:
         """Follow changes by LISTEN; after a break, and every RELOAD_POLL_SECONDS, look for oneself."""
@@ -176,6 +181,9 @@ class Worker:
             self.principals.clear()
             async with self.pool.connection() as connection_of_ours:
                 self.origins = await load_origins(connection_of_ours)
+        if "end_users" in changed:
+            async with self.pool.connection() as connection_of_ours:
+                self.blocked = await load_blocked(connection_of_ours)
         if "routing" in changed or not changed:
             # Without a notification this is the poll, which also proves that the connection lives.
             await self.reload()

@@ -23,6 +23,7 @@ from django_scopes import scopes_disabled
 from billing.exports.making import make_due
 from billing.models import Checkout, LedgerEntry, LedgerTransaction
 from billing.services.codes import make_code
+from billing.services.end_users import block_end_user
 from billing.services.exports import request_export
 from billing.services.quotas import set_quota
 from billing.statements.making import make_through
@@ -46,6 +47,8 @@ ALL = (200, 200, 200, 200, 200, 200)
 MANAGERS = (200, 200, 403, 403, 403, 403)
 PAYERS = (200, 403, 200, 403, 403, 403)
 EXPORTERS = (200, 200, 200, 403, 403, 403)
+# What everybody used, or at least a team.
+WATCHED = (200, 200, 200, 403, 403, 200)
 # A key or request of the team `search` that is not one's own.
 WATCHERS = (200, 200, 200, 404, 404, 200)
 # The operator area does not exist for members, whatever their role.
@@ -75,6 +78,13 @@ READS: dict[str, tuple[int, ...]] = {
     "console:quotas": ALL,
     "console:quota_save": (405, 405, 403, 403, 403, 405),
     "console:quota_raise": (405, 405, 403, 403, 403, 405),
+    "console:end_users": WATCHED,
+    "console:end_users_csv": WATCHED,
+    "console:end_users_jsonl": WATCHED,
+    "console:end_users_xlsx": WATCHED,
+    "console:end_user": WATCHED,
+    "console:end_user_limits": (405, 405, 403, 403, 403, 405),
+    "console:end_user_standing": (405, 405, 403, 403, 403, 405),
     "console:members": ALL,
     "console:member_add": WRITE_ONLY,
     "console:roles": ALL,
@@ -152,6 +162,8 @@ WITHOUT_TENANT = OPERATORS | {
 }
 # For people who have no account yet; whoever holds no token finds nothing.
 PUBLIC = {"console:invitation", "console:invitation_open", "console:payment_webhook"}
+# What stands behind the question mark, of addresses that are nothing without it.
+QUERIES = {"console:end_user": "?id=ada"}
 # Addresses of one object.
 WITH_OBJECT = (
     "console:key",
@@ -219,6 +231,10 @@ WRITES = [
     Write("quota_save", (302, 302, 403, 403, 403, 302), {"concurrency": "3"}, {"layer": "key-{batch}"}),
     Write("quota_save", (302, 302, 403, 403, 403, 404), {"concurrency": "3"}, {"layer": "key-{banner}"}),
     Write("quota_save", MANAGED, {"concurrency": "3"}, {"layer": "member-{member}"}),
+    Write("end_user_limits", MANAGED, {"id": "ada", "budget_day": "3"}),
+    Write("end_user_limits", MANAGED, {"id": "limited", "default": "1"}),
+    Write("end_user_standing", MANAGED, {"id": "ada", "do": "block", "reason": "Spam"}),
+    Write("end_user_standing", MANAGED, {"id": "blocked", "do": "unblock"}),
     Write("quota_raise", (302, 302, 403, 403, 403, 302), {"to": "9", "until_at": "2099-01-01T00:00"}),
     Write(
         "notifications",
@@ -308,7 +324,7 @@ class World:
         wanted |= {word: self.filled(value) for word, value in changes.items()}
         if name not in WITHOUT_TENANT:
             wanted["organization"] = self.acme.organization.slug
-        return reverse(name, kwargs=wanted)
+        return reverse(name, kwargs=wanted) + QUERIES.get(name, "")
 
     def filled(self, value: Any) -> Any:
         """``value`` with ids for the words in braces."""
@@ -364,6 +380,15 @@ def world(settings: Any, tmp_path: Path) -> World:
                 roles=["admin"],
             )
         quotas[f"channel_of_{tenant.organization.slug}"] = channel.pk
+        block_end_user(acting_user=None, organization=tenant.organization, end_user="blocked")
+        set_quota(
+            acting_user=None,
+            scope="end_user",
+            target=tenant.organization,
+            end_user="limited",
+            metric="concurrency",
+            limit=1,
+        )
     statements = {}
     for tenant in (acme, globex):
         export = request_export(

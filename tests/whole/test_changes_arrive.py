@@ -94,6 +94,30 @@ def test_a_new_quota_binds_on_both_workers(two_servers: list[str], stack: Stack,
     )
 
 
+def test_a_blocked_end_user_is_refused_by_both_workers_until_unblocked(
+    two_servers: list[str], stack: Stack, slug: str
+) -> None:
+    from billing.services.end_users import block_end_user, unblock_end_user
+
+    tenant = stack.tenant(slug)
+
+    def statuses() -> list[int]:
+        return [
+            httpx.post(
+                f"{url}/v1/chat/completions",
+                json={"model": "sim-small", "user": "mallory", **ASK},
+                headers={"Authorization": f"Bearer {tenant.secret}"},
+            ).status_code
+            for url in two_servers
+        ]
+
+    assert statuses() == [200, 200]
+    block_end_user(acting_user=None, organization=tenant.organization, end_user="mallory")
+    wait_until(lambda: statuses() == [403, 403])
+    unblock_end_user(acting_user=None, organization=tenant.organization, end_user="mallory")
+    wait_until(lambda: statuses() == [200, 200])
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """An answer under load: by which worker, when it was asked for, and what it was."""

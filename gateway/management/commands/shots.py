@@ -37,6 +37,9 @@ NO_PAGE = {
     "quota_save",
     "quota_raise",
     "notification_channel",
+    "end_user_limits",
+    "end_user_standing",
+    *(f"end_users_{format_}" for format_ in ("csv", "jsonl", "xlsx")),
     "member_add",
     "member_role",
     "team_new",
@@ -117,6 +120,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "models",
             "health",
             "quotas",
+            "end_users",
             "notifications",
             "members",
             "invitation_new",
@@ -132,6 +136,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     }
     pages["key"] = reverse("console:key", args=[acme, sample.key.pk])
     pages["request"] = reverse("console:request", args=[acme, sample.request])
+    pages["end_user"] = f"{reverse('console:end_user', args=[acme])}?id=anna.k"
     pages["model"] = reverse("console:model", args=[acme, sample.model])
     pages["model_why"] = reverse("console:model_why", args=[acme, sample.model])
     pages["model_prices"] = reverse("console:model_prices", args=[acme, "fast"])
@@ -147,6 +152,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot(
         "statement-narrow", reverse("console:statement", args=[acme, sample.statement]), owner, narrow=True
     )
+    yield from _end_users(pages, owner)
     key = [acme, sample.key.pk]
     yield Shot("key-edit", reverse("console:key_edit", args=key), owner)
     yield Shot("key-rotate", reverse("console:key_rotate", args=key), owner)
@@ -187,6 +193,16 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("forbidden", pages["audit"], sample.viewer)
     yield Shot("no-organization", "/", sample.operator)
     yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
+
+
+def _end_users(pages: dict[str, str], owner: str) -> Iterator[Shot]:
+    """End users that are blocked, limited and not found."""
+    blocked = pages["end_user"].replace("anna.k", "user-2096")
+    yield Shot("end-user-blocked", blocked, owner)
+    yield Shot("end-user-blocked-dark", blocked, owner, dark=True)
+    yield Shot("end-user-edit", f"{pages['end_user']}&edit=limits", owner)
+    yield Shot("end-user-edit-narrow", f"{pages['end_user']}&edit=limits", owner, narrow=True)
+    yield Shot("end-users-none-match", f"{pages['end_users']}?q=customer-42", owner)
 
 
 def _operator_shots(sample: Sample) -> Iterator[Shot]:
