@@ -134,12 +134,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "audit",
         )
     }
-    pages["key"] = reverse("console:key", args=[acme, sample.key.pk])
-    pages["request"] = reverse("console:request", args=[acme, sample.request])
-    pages["end_user"] = f"{reverse('console:end_user', args=[acme])}?id=anna.k"
-    pages["model"] = reverse("console:model", args=[acme, sample.model])
-    pages["model_why"] = reverse("console:model_why", args=[acme, sample.model])
-    pages["model_prices"] = reverse("console:model_prices", args=[acme, "fast"])
+    pages |= _of_one_object(sample)
     for name, url in pages.items():
         yield Shot(name, url, owner)
         yield Shot(f"{name}-dark", url, owner, dark=True)
@@ -193,6 +188,19 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("forbidden", pages["audit"], sample.viewer)
     yield Shot("no-organization", "/", sample.operator)
     yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
+
+
+def _of_one_object(sample: Sample) -> dict[str, str]:
+    """The addresses of pages about one thing, by the picture's name."""
+    acme = sample.acme.slug
+    return {
+        "key": reverse("console:key", args=[acme, sample.key.pk]),
+        "request": reverse("console:request", args=[acme, sample.request]),
+        "end_user": f"{reverse('console:end_user', args=[acme])}?id=anna.k",
+        "model": reverse("console:model", args=[acme, sample.model]),
+        "model_why": reverse("console:model_why", args=[acme, sample.model]),
+        "model_prices": reverse("console:model_prices", args=[acme, "fast"]),
+    }
 
 
 def _end_users(pages: dict[str, str], owner: str) -> Iterator[Shot]:
