@@ -18,6 +18,7 @@ app.conf.beat_schedule = {
     "statements": {"task": "billing.tasks.make_statements", "schedule": 3600.0, "options": {"expires": 3000}},
     "exports": {"task": "billing.tasks.make_exports", "schedule": 5.0, "options": {"expires": 5}},
     "old_exports": {"task": "billing.tasks.remove_expired_exports", "schedule": 3600.0},
+    "monthly": {"task": "gateway.tasks.send_monthly", "schedule": 60.0, "options": {"expires": 50}},
     "notices": {"task": "gateway.tasks.notice", "schedule": 10.0, "options": {"expires": 10}},
     "deliveries": {"task": "gateway.tasks.deliver_due", "schedule": 5.0, "options": {"expires": 5}},
     "partitions": {"task": "billing.tasks.ensure_partitions", "schedule": 3600.0},

@@ -9,12 +9,14 @@ from celery import shared_task
 from django.conf import settings
 from django.db import transaction
 
+from billing.exports import monthly as due_every_month
 from billing.models import TaskRun
-from billing.tasks import PlatformTask
+from billing.tasks import PlatformTask, hand_over
 from gateway.models import StoredResponse
-from gateway.notifications import occasions, operators, sending
+from gateway.notifications import monthly, occasions, operators, sending
 from gateway.probes import probe_due
 from gateway.v1.worker import database_dsn
+from tenants.models import Organization
 from tenants.services import visits
 
 # Rows deleted in one statement.
@@ -62,6 +64,20 @@ def deliver_due() -> None:
 def deliver(delivery_id: int) -> None:
     """One attempt at one delivery."""
     sending.deliver(delivery_id, datetime.now(UTC))
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def send_monthly() -> None:
+    """Have made, and mailed once it is there, what organizations get every month."""
+    hand_over(send_monthly_of, due_every_month.waiting(datetime.now(UTC)), 50)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=240, time_limit=270)
+def send_monthly_of(organization_id: int) -> None:
+    """What one organization gets every month, as far as it is due."""
+    organization = Organization.objects.filter(pk=organization_id).first()
+    if organization is not None:
+        monthly.go_on(organization, datetime.now(UTC))
 
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)

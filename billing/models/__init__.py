@@ -14,6 +14,7 @@ from billing.models.ledger import (
 from billing.models.payment import Checkout, RedeemableCode
 from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
+from billing.models.schedule import Schedule, ScheduleRecipient, ScheduleRun
 from billing.models.statement import Statement, StatementLine, StatementNumber, StatementPosting
 from billing.models.task import TaskRun
 from billing.models.usage import (
@@ -43,6 +44,9 @@ __all__ = (
     "Quota",
     "ReconcileReport",
     "RedeemableCode",
+    "Schedule",
+    "ScheduleRecipient",
+    "ScheduleRun",
     "Statement",
     "StatementLine",
     "StatementNumber",

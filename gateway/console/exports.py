@@ -7,7 +7,7 @@ from typing import cast
 from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import path
+from django.urls import path, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
@@ -15,9 +15,11 @@ from billing.access import Names, names_of
 from billing.exports.files import file_of, sidecar_of
 from billing.exports.making import name_of
 from billing.exports.sheets import CONTENT_TYPES, FORMATS, Format
-from billing.models import Export
+from billing.models import Export, Schedule
 from billing.reports import DIMENSIONS
 from billing.services.exports import TooMany, What, remove_export, request_export
+from billing.services.schedules import BadSchedule, remove_schedule
+from gateway.console import monthly
 from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.files import sent
 from gateway.usage_query import FILTERS, BadQuery, read
@@ -66,9 +68,10 @@ def _title(export: Export) -> str:
     return {what: label for what, label, _ in WHATS}[export.what]
 
 
-def _page(request: TenantRequest, problem: str = "") -> HttpResponse:
+def _page(request: TenantRequest, problem: str = "", monthly_problem: str = "") -> HttpResponse:
+    """The page; either form may have come back with a problem."""
     organization = request.tenant.organization
-    asked = request.POST if request.method == "POST" else request.GET
+    asked = request.POST if problem else request.GET
     names = names_of(organization)
     exports = list(Export.objects.select_related("requested_by").order_by("-requested_at", "-pk")[:SHOWN])
     default = read({}, organization, names)
@@ -93,8 +96,9 @@ def _page(request: TenantRequest, problem: str = "") -> HttpResponse:
             },
             "teams": sorted(names.teams.values()),
             "now": timezone.now(),
+            **monthly.shown(request.tenant, monthly_problem, request.POST if monthly_problem else None),
         },
-        status=422 if problem else 200,
+        status=422 if problem or monthly_problem else 200,
     )
 
 
@@ -142,6 +146,34 @@ def export_remove(request: TenantRequest, reference: str) -> HttpResponse:
     return redirect("console:exports", request.tenant.organization.slug)
 
 
+@requires(Permission.EXPORT_USAGE)
+@require_POST
+def monthly_set(request: TenantRequest) -> HttpResponse:
+    """Have a file come every month, or change who gets it."""
+    demand(request.tenant, Permission.EXPORT_USAGE)
+    try:
+        monthly.set_from(request)
+    except BadSchedule as error:
+        return _page(request, monthly_problem=str(error))
+    messages.success(request, "It comes every month. The first is about the month that is under way.")
+    return redirect(_monthly(request))
+
+
+@requires(Permission.EXPORT_USAGE)
+@require_POST
+def monthly_remove(request: TenantRequest, schedule: int) -> HttpResponse:
+    """Have a file come no more."""
+    demand(request.tenant, Permission.EXPORT_USAGE)
+    found = get_object_or_404(Schedule.objects.select_related("organization"), pk=schedule)
+    remove_schedule(acting_user=request.user, schedule=found)
+    messages.success(request, "It comes no more. Files that are there stay until they expire.")
+    return redirect(_monthly(request))
+
+
+def _monthly(request: TenantRequest) -> str:
+    return f"{reverse('console:exports', args=[request.tenant.organization.slug])}#monthly"
+
+
 def _fetched(request: TenantRequest, reference: str) -> Export:
     """The finished export. Raises Http404, also once its time is over."""
     demand(request.tenant, Permission.EXPORT_USAGE)
@@ -180,6 +212,8 @@ def export_checksum(request: TenantRequest, reference: str) -> HttpResponse:
 
 urlpatterns = [
     path("", exports, name="exports"),
+    path("monthly/", monthly_set, name="monthly_set"),
+    path("monthly/<int:schedule>/remove", monthly_remove, name="monthly_remove"),
     path("<slug:reference>/file", export_file, name="export_file"),
     path("<slug:reference>/sha256", export_checksum, name="export_checksum"),
     path("<slug:reference>/remove", export_remove, name="export_remove"),

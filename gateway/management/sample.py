@@ -18,7 +18,7 @@ from django_scopes import scope
 from billing import ledger, partitions, reconcile, rollups
 from billing.calendars import period_bounds
 from billing.exports import making as exports
-from billing.models import Budget, DeadLetter, Export, Lease, Quota, ReconcileReport, TaskRun
+from billing.models import Budget, DeadLetter, Export, Lease, Quota, ReconcileReport, ScheduleRun, TaskRun
 from billing.money import rounded
 from billing.payments.dummy import DummyProvider
 from billing.services import checkouts
@@ -28,6 +28,7 @@ from billing.services.exports import request_export
 from billing.services.grants import give_grant
 from billing.services.prices import set_price
 from billing.services.quotas import raise_quota, set_quota
+from billing.services.schedules import set_schedule
 from billing.services.wallet import adjust, refund, top_up, wallet
 from billing.settlement import Ended, settle
 from billing.statements import making
@@ -448,6 +449,29 @@ def _exports(organization: Organization, by: User) -> None:
         Export.objects.filter(pk=going.pk).update(
             state="running", expected=12_400, requests=4_870, rows=4_870
         )
+    _monthly(organization, by)
+
+
+def _monthly(organization: Organization, by: User) -> None:
+    """A statement that was mailed, and a report whose mail server is away."""
+    with scope(organization=organization):
+        people = Membership.objects.filter(role__in=("owner", "finance")).select_related("user")
+        schedule = partial(set_schedule, acting_user=by, organization=organization, recipients=list(people))
+        month = (timezone.localdate().replace(day=1) - timedelta(days=1)).replace(day=1)
+        ScheduleRun.objects.create(
+            schedule=schedule(what="statement", format="pdf"),
+            month=month,
+            state="sent",
+            sent_at=timezone.now(),
+        )
+        ScheduleRun.objects.create(
+            schedule=schedule(what="report", by="team", format="xlsx"),
+            month=month,
+            state="mailing",
+            problem="The mail server did not take it (ConnectionRefusedError).",
+            next_at=timezone.now() + timedelta(minutes=8),
+        )
+        schedule(what="focus", format="csv", recipients=list(people)[:1])
 
 
 def make_sample() -> Sample:

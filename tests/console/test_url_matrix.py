@@ -26,6 +26,7 @@ from billing.services.codes import make_code
 from billing.services.end_users import block_end_user
 from billing.services.exports import request_export
 from billing.services.quotas import set_quota
+from billing.services.schedules import set_schedule
 from billing.statements.making import make_through
 from gateway.notifications.channels import add_channel
 from routing.models import ModelGroup
@@ -115,6 +116,8 @@ READS: dict[str, tuple[int, ...]] = {
     "console:export_file": EXPORTERS,
     "console:export_checksum": EXPORTERS,
     "console:export_remove": (405, 405, 405, 403, 403, 403),
+    "console:monthly_set": (405, 405, 405, 403, 403, 403),
+    "console:monthly_remove": (405, 405, 405, 403, 403, 403),
     "console:ledger": EXPORTERS,
     "console:ledger_csv": EXPORTERS,
     "console:funds": PAYERS,
@@ -186,6 +189,7 @@ WITH_OBJECT = (
     "console:export_file",
     "console:export_checksum",
     "console:export_remove",
+    "console:monthly_remove",
     "console:statement",
     "console:checkout",
     "console:statement_pdf",
@@ -266,6 +270,18 @@ WRITES = [
         {"what": "usage", "format": "csv", "from": "2026-03-01", "to": "2026-03-31"},
     ),
     Write("export_remove", (302, 302, 302, 403, 403, 403)),
+    Write(
+        "monthly_set",
+        (302, 302, 302, 403, 403, 403),
+        {"what": "usage", "format": "csv", "to": "{finance}"},
+    ),
+    # Who may not export gets nothing, whoever asks.
+    Write(
+        "monthly_set",
+        (422, 422, 422, 403, 403, 403),
+        {"what": "usage", "format": "csv", "to": "{member}"},
+    ),
+    Write("monthly_remove", (302, 302, 302, 403, 403, 403)),
     Write("funds", (302, 403, 302, 403, 403, 403), {"amount": "25"}),
     Write("code_redeem", (302, 403, 302, 403, 403, 403), {"code": "{code}"}),
     # Pays at the dummy provider.
@@ -317,6 +333,7 @@ class World:
             "reference": self.ids[
                 f"{'export' if 'export_' in name else 'checkout'}_of_{of.organization.slug}"
             ],
+            "schedule": self.ids[f"schedule_of_{of.organization.slug}"],
             "provider": "dummy",
             "number": self.ids[f"statement_of_{of.organization.slug}"],
         }
@@ -401,6 +418,15 @@ def world(settings: Any, tmp_path: Path) -> World:
             last=date(2026, 3, 1),
         )
         statements[f"export_of_{tenant.organization.slug}"] = export.reference
+        quotas[f"schedule_of_{tenant.organization.slug}"] = set_schedule(
+            acting_user=None,
+            organization=tenant.organization,
+            what="statement",
+            format="pdf",
+            recipients=[
+                make_member(tenant.organization, f"cfo@{tenant.organization.slug}.example", Role.FINANCE)
+            ],
+        ).pk
     make_due()
     for tenant in (acme, globex):
         with scopes_disabled():

@@ -54,6 +54,8 @@ NO_PAGE = {
     "export_file",
     "export_checksum",
     "export_remove",
+    "monthly_set",
+    "monthly_remove",
     "playground_key",
     "playground_usage",
     "ledger_csv",
