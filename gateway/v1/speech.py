@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from decimal import Decimal
 from math import ceil
+from typing import Any
 
 from billing.token_usage import AUDIO_OUTPUT, CHARACTERS, ESTIMATED, SECONDS, TokenUsage
 from gateway.v1.errors import InvalidRequest
 from gateway.v1.facts import BYTES_PER_TOKEN, Facts, decode, end_user_of, model_of, required, text, wrong_type
 
-# Seconds and audio tokens of speech are not reported with it. They are taken to be: so many bytes of text
-# a second (4,096 characters of a talk became 268 seconds, sanand0's "OpenAI TTS cost", 2025-11), and so many
-# tokens (OpenAI's prices of gpt-4o-mini-tts: $0.015 a minute at $12 a million are 1,250 a minute).
+# Seconds and audio tokens of speech are not reported with it. Of tokens there is one for each 50 ms that a
+# model says: https://developers.openai.com/api/docs/guides/realtime-costs. How many bytes of text are said in
+# a second is documented nowhere. Measured: 4,096 characters of a talk became 268 seconds and about 5,300
+# tokens, https://raw.githubusercontent.com/sanand0/blog/main/posts/2025/openai-tts-cost.md.
 BYTES_PER_SECOND = 15
-TOKENS_PER_SECOND = 21
-# The most seconds that a character can take, at a quarter of the speed.
+TOKENS_PER_SECOND = 20
+# `speed` ("Create speech" in OpenAI's reference).
+SLOWEST, FASTEST = Decimal("0.25"), Decimal(4)
+# The most seconds that a character can take, at the slowest.
 MOST_SECONDS = 2
 
 
@@ -34,7 +38,7 @@ def speech_facts(raw: bytes, end_user_header: str) -> Facts:
         )
     tokens = len(raw) // BYTES_PER_TOKEN + 1
     characters, most = Decimal(len(spoken)), Decimal(len(spoken) * MOST_SECONDS)
-    seconds = Decimal(ceil(len(spoken.encode("utf-8", "replace")) / BYTES_PER_SECOND))
+    seconds = Decimal(ceil(Decimal(len(spoken.encode("utf-8", "replace"))) / BYTES_PER_SECOND / _speed(body)))
     used = {CHARACTERS: characters, SECONDS: seconds, AUDIO_OUTPUT: seconds * TOKENS_PER_SECOND}
     return Facts(
         "audio.speech",
@@ -48,3 +52,11 @@ def speech_facts(raw: bytes, end_user_header: str) -> Facts:
         counted=TokenUsage(tokens, 0, 0, 0, 0, ESTIMATED, used),
         binary=True,
     )
+
+
+def _speed(body: dict[str, Any]) -> Decimal:
+    """How fast it is read, 1 where that is not told. What cannot be is the provider's to refuse."""
+    told = body.get("speed")
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return Decimal(1)
+    return min(max(Decimal(str(told)), SLOWEST), FASTEST)

@@ -26,8 +26,8 @@ from routing.dialects import Dialect
 # Bytes of a second of sound: the least that speech is coded with (Opus at 6 kbit/s), for what it may cost at
 # most; and the usual (32 kbit/s), where neither the provider nor the file says how long it is.
 LEAST_BYTES, USUAL_BYTES = 750, 4_000
-# Audio tokens of a second (OpenAI's models: one for each 100 ms that is heard), and the most tokens of text
-# that are said in one.
+# Audio tokens of a second (one for each 100 ms that a model hears,
+# https://developers.openai.com/api/docs/guides/realtime-costs), and the most tokens of text that are said in one.
 TOKENS_PER_SECOND, MOST_SAID = 10, 10
 # What may come as a stream.
 STREAMED = "audio.transcriptions"

@@ -53,20 +53,28 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], str, dict[str, str]]
         "0.008015",
         {"images": "2", "image_output": "200"},
     ),
-    # 13 characters at 15 per million; 13 bytes are one second of 21 tokens.
+    # 13 characters at 15 per million; 13 bytes are one second of 20 tokens.
     "speech by character": (
         "/v1/audio/speech",
         {"input": "one two three", "voice": "alloy"},
         {"character": "15"},
         "0.000195",
-        {"characters": "13", "seconds": "1", "audio_output": "21"},
+        {"characters": "13", "seconds": "1", "audio_output": "20"},
     ),
     "speech by second": (
         "/v1/audio/speech",
         {"input": "one two three", "voice": "alloy"},
         {"second": "0.00025"},
         "0.00025",
-        {"characters": "13", "seconds": "1", "audio_output": "21"},
+        {"characters": "13", "seconds": "1", "audio_output": "20"},
+    ),
+    # At a quarter of the speed 13 bytes take 3.47 seconds.
+    "slow speech by second": (
+        "/v1/audio/speech",
+        {"input": "one two three", "voice": "alloy", "speed": 0.25},
+        {"second": "0.00025"},
+        "0.001",
+        {"characters": "13", "seconds": "4", "audio_output": "80"},
     ),
 }
 
