@@ -105,6 +105,6 @@ def health(request: TenantRequest) -> HttpResponse:
     """
     organization = request.tenant.organization
     seen = picture()
-    rows = health_rows(seen, usable(seen, caller_of(organization)), measured(organization))
+    rows = health_rows(seen, usable(seen.table, caller_of(organization)), measured(organization))
     search, after = request.GET.get("q", "").strip(), place_in(request.GET.get("after", ""))
     return render(request, "console/models/health.html", health_context(rows, search, after, seen))

@@ -110,9 +110,9 @@ def model_page(seen: Picture, caller: Caller, group: GroupSpec) -> ModelPage:
     )
 
 
-def usable(seen: Picture, caller: Caller) -> list[GroupSpec]:
+def usable(table: RoutingTable, caller: Caller) -> list[GroupSpec]:
     """The model groups that ``caller`` may use, by name."""
-    return [seen.table.groups[name] for name in sorted(seen.table.groups) if caller.may_use(name)]
+    return [table.groups[name] for name in sorted(table.groups) if caller.may_use(name)]
 
 
 def group_or_404(table: RoutingTable, caller: Caller, name: str) -> GroupSpec:
@@ -162,7 +162,7 @@ def consequence(rule: Rule) -> str:
 def models(request: TenantRequest) -> HttpResponse:
     """``/o/<organization>/models/``: every model group the organization may use. ``?after=`` a name."""
     seen, caller = picture(), caller_of(request.tenant.organization)
-    groups = usable(seen, caller)
+    groups = usable(seen.table, caller)
     search, after = request.GET.get("q", "").strip(), request.GET.get("after", "")
     found = [
         group

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -17,101 +17,18 @@ from django.utils.safestring import SafeString
 from billing.charge_lines import LABELS
 from billing.pricing import CLASSES, INSTEAD, PER_MILLION
 from gateway.console.access import TenantRequest, requires
-from gateway.console.model_prices import TenantPrice, price_at
-from gateway.console.models import group_or_404
+from gateway.console.model_prices import TenantPrice
+from gateway.console.models import PAGE, group_or_404, usable
+from gateway.console.price_steps import Markups, Run, Step, runs_of, steps_of
 from gateway.console.step_chart import Line, Stretch, step_chart
 from gateway.explanation import caller_of
-from gateway.v1.rates import History, RateBook, read_rates
+from gateway.v1.rates import read_rates
 from routing.table import GroupSpec, read_table
-from tenants.models import AuditEntry, Organization
 from tenants.permissions import Permission
 
 MOST_LINES = 6
 # Beside what is set for later, the chart goes on a little after now.
 AFTER = 0.06
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A price and the deployments it holds for; without names it holds whoever answers."""
-
-    price: TenantPrice
-    names: tuple[str, ...]
-
-    def alike(self, other: Offer) -> bool:
-        """Whether both say the same of the same deployments."""
-        return self.names == other.names and self.price.alike(other.price)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What held from ``since`` until ``until`` (None: without an end). Without ``offers`` nothing was priced."""
-
-    since: datetime
-    until: datetime | None
-    offers: tuple[Offer, ...]
-
-    def alike(self, offers: Sequence[Offer]) -> bool:
-        """Whether ``offers`` are those of this step."""
-        return len(self.offers) == len(offers) and all(
-            mine.alike(theirs) for mine, theirs in zip(self.offers, offers, strict=True)
-        )
-
-
-class Markups:
-    """The organization's markup at any time, from the audit log of its changes."""
-
-    def __init__(self, organization: Organization) -> None:
-        entries = AuditEntry.objects.filter(
-            organization=organization,
-            target_type="organization",
-            target_id=str(organization.pk),
-            detail__has_key="markup",
-            verb="changed",
-        ).order_by("at", "pk")
-        self.changes = [(entry.at, Decimal(entry.detail["markup"]["from"])) for entry in entries]
-        self.current = organization.markup
-
-    def at(self, moment: datetime) -> Decimal:
-        """The share that was added at ``moment``."""
-        return next((before for changed, before in self.changes if moment < changed), self.current)
-
-
-def offers_at(
-    book: RateBook, markup: Decimal, organization_id: int, group: GroupSpec, at: datetime
-) -> list[Offer]:
-    """The different prices of ``group`` at ``at``, in the order of its deployments."""
-    found: list[tuple[TenantPrice, list[str]]] = []
-    for member in group.members:
-        price = price_at(book, organization_id, markup, group.id, member.deployment.id, at)
-        if price is None:
-            continue
-        same = next((names for known, names in found if known.alike(price)), None)
-        if same is None:
-            found.append((price, [member.deployment.name]))
-        else:
-            same.append(member.deployment.name)
-    # Where one price is all there is, it does not matter who answers.
-    return [Offer(price, tuple(names) if len(found) > 1 else ()) for price, names in found]
-
-
-def steps_of(book: RateBook, organization: Organization, group: GroupSpec, markups: Markups) -> list[Step]:
-    """The prices of ``group`` for ``organization``, oldest first, as far as they differ. What was over before
-    the organization was there is left out."""
-    histories: list[History | None] = [book.costs.get(member.deployment.id) for member in group.members]
-    histories += [book.prices.get(group.id), book.own.get((organization.pk, group.id))]
-    moments = {since for history in histories if history is not None for since in history.since}
-    moments |= {changed for changed, _ in markups.changes}
-    found: list[Step] = []
-    for moment in sorted(moments):
-        offers = tuple(offers_at(book, markups.at(moment), organization.pk, group, moment))
-        if found and found[-1].alike(offers):
-            continue
-        if found:
-            found[-1] = Step(found[-1].since, moment, found[-1].offers)
-        if found or offers:
-            found.append(Step(moment, None, offers))
-    return [step for step in found if step.until is None or step.until > organization.created_at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +50,6 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """An offer for as long as it stays the same; without an offer nothing was priced."""
-
-    since: datetime
-    until: datetime | None
-    offer: Offer | None
-    # What it follows: the price there was before, if any.
-    before: Mapping[str, Decimal]
-
-
-@dataclass(frozen=True, slots=True)
 class TableRow:
     """A run; ``cells`` are its prices in the order of the classes of the table."""
 
@@ -151,32 +57,6 @@ class TableRow:
     cells: list[Cell]
     # past, now or coming
     state: str
-
-
-def runs_of(steps: Sequence[Step]) -> list[Run]:
-    """Each offer from when it begins to when it changes, in order of their beginnings."""
-    runs: list[Run] = []
-    # The places in ``runs`` of what holds, by the names of the deployments it holds for.
-    open_runs: dict[tuple[str, ...] | None, int] = {}
-    for step in steps:
-        wanted: dict[tuple[str, ...] | None, Offer | None] = {offer.names: offer for offer in step.offers}
-        wanted = wanted or {None: None}
-        before = {names: runs[place].offer for names, place in open_runs.items()}
-        for names, place in list(open_runs.items()):
-            offer, held = wanted.get(names), before[names]
-            same = names in wanted and (offer is held or (offer and held and offer.alike(held)))
-            if not same:
-                runs[place] = replace(runs[place], until=step.since)
-                del open_runs[names]
-        for names, offer in wanted.items():
-            if names in open_runs:
-                continue
-            # Where a price begins to depend on who answers, it follows the one that did not.
-            held = before.get(names) or before.get(())
-            given = held.price.rates.given() if held is not None else {}
-            open_runs[names] = len(runs)
-            runs.append(Run(step.since, None, offer, given))
-    return runs
 
 
 def classes_of(steps: Iterable[Step]) -> list[str]:
@@ -266,6 +146,59 @@ def shown(steps: Sequence[Step], asked: Mapping[str, str], now: datetime) -> dic
         "chart": chart,
         "lines": [line for line in lines if line.label],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A model in the list: the prices in force, since when, what changed then, and what comes next."""
+
+    group: GroupSpec
+    now: Step | None
+    change: str
+    coming: Step | None
+
+    @property
+    def prices(self) -> list[TenantPrice]:
+        """The prices in force, by who answers."""
+        return [offer.price for offer in self.now.offers] if self.now is not None else []
+
+
+def summary_of(group: GroupSpec, steps: Sequence[Step], now: datetime) -> Summary:
+    """What the list says of ``group``. The change is that of output, where one price is all there is."""
+    place = max((number for number, step in enumerate(steps) if step.since <= now), default=None)
+    if place is None:
+        return Summary(group, None, "", steps[0] if steps else None)
+    amounts = [
+        step.offers[0].price.rates.rate("output") if len(step.offers) == 1 else None
+        for step in steps[max(place - 1, 0) : place + 1]
+    ]
+    change = Cell("", amounts[-1], amounts[0]).change
+    return Summary(group, steps[place], change, steps[place + 1] if place + 1 < len(steps) else None)
+
+
+@requires(Permission.VIEW_MONEY)
+def price_list(request: TenantRequest) -> HttpResponse:
+    """``/o/<organization>/prices/``: every model the organization may use. ``?q=`` a part of the name,
+    ``?after=`` a name."""
+    organization, now = request.tenant.organization, datetime.now(UTC)
+    search, after = request.GET.get("q", "").strip(), request.GET.get("after", "")
+    connection.ensure_connection()
+    table, book = read_table(connection.connection), read_rates(connection.connection)
+    groups, markups = usable(table, caller_of(organization)), Markups(organization)
+    rest = [group for group in groups if search.lower() in group.name.lower() and group.name > after]
+    return render(
+        request,
+        "console/prices/list.html",
+        {
+            "models": [
+                summary_of(group, steps_of(book, organization, group, markups), now) for group in rest[:PAGE]
+            ],
+            "any": bool(groups),
+            "search": search,
+            "after": after,
+            "older": rest[PAGE - 1].name if len(rest) > PAGE else "",
+        },
+    )
 
 
 @requires(Permission.VIEW_MONEY)

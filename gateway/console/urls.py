@@ -42,6 +42,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("members/", include([*members.urlpatterns, *invitations.urlpatterns])),
     path("costs/", include(costs.urlpatterns)),
     path("exports/", include(exports.urlpatterns)),
+    path("prices/", price_history.price_list, name="price_history"),
     path("ledger/", include(ledger.urlpatterns)),
     path("funds/", include(funds.urlpatterns)),
     path("statements/", include(statements.urlpatterns)),

@@ -9,7 +9,8 @@ from django.shortcuts import get_object_or_404, render
 
 from billing.models import Price
 from gateway.console.model_prices import TenantPrice
-from gateway.console.price_history import Offer, Step, shown
+from gateway.console.price_history import shown
+from gateway.console.price_steps import Offer, Step
 from gateway.operators.access import OperatorRequest, operators_only
 from routing.models import Deployment
 

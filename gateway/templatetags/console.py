@@ -239,6 +239,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Exports", "exports", "download", (Permission.EXPORT_USAGE,)),
     ("Ledger", "ledger", "balance", (Permission.VIEW_MONEY,)),
     ("Statements", "statements", "statement", (Permission.VIEW_MONEY,)),
+    ("Prices", "price_history", "rotate", (Permission.VIEW_MONEY,)),
     ("Requests", "requests", "requests", (Permission.VIEW_REQUESTS,)),
     ("Health", "health", "clock", (Permission.VIEW,)),
     ("Notifications", "notifications", "info", (Permission.MANAGE_NOTIFICATIONS,)),

@@ -11,7 +11,8 @@ import pytest
 from django.db import connection
 
 from billing.models import Price
-from gateway.console.price_history import Markups, Step, rows_of, steps_of
+from gateway.console.price_history import rows_of
+from gateway.console.price_steps import Markups, Step, steps_of
 from gateway.v1.rates import read_rates
 from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
 from routing.table import read_table
@@ -225,3 +226,28 @@ def test_operators_see_what_a_provider_asked(acme: Cast, fast: ModelGroup, sign_
     page = sign_in(acme.ann).get("/operator/deployments/a/prices/").content.decode()
     assert page.index("Coming") < page.index("In force")
     assert "$1.7171" in page
+
+
+def test_the_list_says_what_holds_since_when_and_what_comes(
+    acme: Cast, fast: ModelGroup, sign_in: SignIn
+) -> None:
+    now = datetime.now(UTC)
+    asked("a", "2026-01-01", "2")
+    asked("a", "2026-02-01", "1.5")
+    asked("a", (now + timedelta(days=9)).strftime("%Y-%m-%dT12:00"), "2.5")
+    page = sign_in(acme.fay).get("/o/acme/prices/?q=FAST").content.decode()
+    (row,) = [row for row in page.split("<tr>") if 'href="/o/acme/models/fast/prices/"' in row]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row))
+    coming = now + timedelta(days=9)
+    assert "$0.38 in, $1.50 out 1 Feb 2026 output \N{MINUS SIGN}25%" in re.sub(r" ,", ",", text)
+    assert f"{coming:%-d %b %Y}" in text
+
+
+def test_the_list_has_only_models_the_organization_may_use(
+    acme: Cast, fast: ModelGroup, sign_in: SignIn
+) -> None:
+    acme.organization.model_groups = ["quality"]
+    acme.organization.save(update_fields=["model_groups"])
+    page = sign_in(acme.fay).get("/o/acme/prices/").content.decode()
+    assert "/o/acme/models/quality/prices/" in page
+    assert "/o/acme/models/fast/prices/" not in page

@@ -118,6 +118,7 @@ READS: dict[str, tuple[int, ...]] = {
     "console:export_remove": (405, 405, 405, 403, 403, 403),
     "console:monthly_set": (405, 405, 405, 403, 403, 403),
     "console:monthly_remove": (405, 405, 405, 403, 403, 403),
+    "console:price_history": EXPORTERS,
     "console:ledger": EXPORTERS,
     "console:ledger_csv": EXPORTERS,
     "console:funds": PAYERS,

@@ -129,6 +129,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "roles",
             "costs",
             "exports",
+            "price_history",
             "ledger",
             "statements",
             "funds",
