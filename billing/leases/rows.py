@@ -30,22 +30,26 @@ class BudgetRow(NamedTuple):
 
 # A temporary increase ends by PostgreSQL's clock, for all workers at once.
 LIMIT: LiteralString = 'CASE WHEN raised_until > now() THEN raised_to ELSE "limit" END'
-FIND: LiteralString = f"""
-    SELECT id, {LIMIT}, spent, held FROM billing_budget
+# Whether a budget has ``amount`` left beyond what is held.
+FITS: LiteralString = f'("limit" IS NULL OR spent + held + %(amount)s <= {LIMIT})'
+OF_RULE: LiteralString = """
+    FROM billing_budget
     WHERE organization_id = %(organization)s AND quota_id IS NOT DISTINCT FROM %(quota)s::bigint
       AND subject = %(subject)s AND period_start = %(start)s
-"""  # noqa: S608  # LIMIT is a constant
+"""
+FIND: LiteralString = f"SELECT id, {LIMIT}, spent, held {OF_RULE}"
+LOOK: LiteralString = f"SELECT {LIMIT}, spent, held, {FITS} {OF_RULE}"
+COUNTER: LiteralString = (
+    'organization_id, quota_id, subject, period_start, period_end, "limit", raised_to, raised_until,'
+    " spent, held, opening"
+)
 
 # Waits for a change of the terms that is under way, and makes a later one find the new counter. Before
 # the quota, since whoever sets an organization's quotas takes the two in that order.
 HOLD_ORGANIZATION: LiteralString = "SELECT 1 FROM tenants_organization WHERE id = %(organization)s FOR SHARE"
 
-# A soft budget has no limit here; it only counts.
-MAKE_QUOTA: LiteralString = f"""
-    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE)
-    INSERT INTO billing_budget
-        (organization_id, quota_id, subject, period_start, period_end, "limit", raised_to, raised_until,
-         spent, held, opening)
+# A new counter of the one row in ``quota``. A soft budget has no limit here; it only counts.
+OF_QUOTA: LiteralString = """
     SELECT %(organization)s, quota.id, %(subject)s, %(start)s, %(end)s,
         CASE WHEN quota.hard THEN quota."limit" END, CASE WHEN quota.hard THEN quota.raised_to END,
         CASE WHEN quota.hard THEN quota.raised_until END, used.charge, 0, used.charge
@@ -61,18 +65,25 @@ MAKE_QUOTA: LiteralString = f"""
               WHEN 'end_user' THEN event.end_user = coalesce(nullif(quota.end_user, ''), %(subject)s)
               ELSE true END
     ) used
+"""
+MAKE_QUOTA: LiteralString = f"""
+    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE)
+    INSERT INTO billing_budget ({COUNTER}) {OF_QUOTA}
     ON CONFLICT DO NOTHING RETURNING id, {LIMIT}, spent, held
-"""  # noqa: S608  # LIMIT is a constant
+"""  # noqa: S608  # of constants
+# The same counter, unmade.
+LOOK_QUOTA: LiteralString = f"""
+    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s), counter ({COUNTER}) AS ({OF_QUOTA})
+    SELECT {LIMIT}, spent, held, {FITS} FROM counter
+"""  # noqa: S608  # of constants
 
 # What comes in by top-up or adjustment credits the customer's accounts, and a credit is negative.
-MAKE_WALLET: LiteralString = """
-    INSERT INTO billing_budget
-        (organization_id, quota_id, subject, period_start, period_end, "limit", spent, held, opening)
-    SELECT organization.id, NULL, '', %(start)s, NULL,
+OF_WALLET: LiteralString = """
+    SELECT organization.id, NULL::bigint, '', %(start)s, NULL::timestamptz,
         CASE organization.billing
             WHEN 'prepaid' THEN paid.amount
             ELSE paid.amount + organization.credit_limit END,
-        used.charge, 0, used.charge
+        NULL::numeric, NULL::timestamptz, used.charge, 0, used.charge
     FROM tenants_organization organization,
         LATERAL (
             SELECT coalesce(-sum(entry.amount), 0) AS amount
@@ -85,14 +96,20 @@ MAKE_WALLET: LiteralString = """
             WHERE event.organization_id = organization.id
         ) used
     WHERE organization.id = %(organization)s
-    ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
 """
+MAKE_WALLET: LiteralString = f"""
+    INSERT INTO billing_budget ({COUNTER}) {OF_WALLET}
+    ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
+"""  # of constants
+LOOK_WALLET: LiteralString = f"""
+    WITH counter ({COUNTER}) AS ({OF_WALLET}) SELECT {LIMIT}, spent, held, {FITS} FROM counter
+"""  # noqa: S608  # of constants
 
 # One statement, so the hold and the lease appear together or not at all.
 GRANT: LiteralString = f"""
     WITH granted AS (
         UPDATE billing_budget SET held = held + %(amount)s
-        WHERE id = %(budget)s AND ("limit" IS NULL OR spent + held + %(amount)s <= {LIMIT})
+        WHERE id = %(budget)s AND {FITS}
         RETURNING id, {LIMIT} AS "limit", spent, held
     ), lease AS (
         INSERT INTO billing_lease (budget_id, worker, remaining, updated_at)
@@ -101,7 +118,12 @@ GRANT: LiteralString = f"""
         DO UPDATE SET remaining = billing_lease.remaining + EXCLUDED.remaining, updated_at = now()
     )
     SELECT id, "limit", spent, held FROM granted
-"""  # noqa: S608  # LIMIT is a constant
+"""  # noqa: S608  # of constants
+
+
+def stored(subject: str) -> str:
+    """An end user as the shipper stores it."""
+    return subject.replace("\0", "")[:256]
 
 
 async def find_or_make(
@@ -114,8 +136,7 @@ async def find_or_make(
     values: dict[str, Any] = {
         "organization": rule.organization_id,
         "quota": rule.quota_id,
-        # As the shipper stores it.
-        "subject": subject.replace("\0", "")[:256],
+        "subject": stored(subject),
         "start": start,
         "end": end,
     }

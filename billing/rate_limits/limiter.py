@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from billing.rate_limits.rules import CONCURRENCY, LETTERS, TOKENS, RateLimited, RateRule, Ticket
+from billing.rate_limits.rules import CONCURRENCY, LETTERS, TOKENS, RateLimited, RateRule, Ticket, places
 from billing.rate_limits.share import Share
 from billing.rate_limits.wire import RedisAway, Wire, run
 
@@ -58,12 +58,8 @@ class RateLimiter:
         now = self._clock()
         if not rules:
             return Ticket((), (), tokens, request_id, now, (), local=True)
-        keys: list[str] = []
-        arguments: list[str | int | float] = ["acquire", request_id, tokens, self._slot_milliseconds]
-        for rule, subject in zip(rules, subjects, strict=True):
-            letter = LETTERS[rule.metric]
-            keys.append(f"weir:limit:{letter}:{rule.quota_id}:{subject}")
-            arguments += (letter, rule.limit)
+        keys, told = places(rules, subjects)
+        arguments = ["acquire", request_id, tokens, self._slot_milliseconds, *told]
 
         def abandoned(answer: list[int]) -> None:
             """The caller was cancelled before it could hear that it may: take it back."""

@@ -48,6 +48,17 @@ class RateLimited(Exception):
         return Standing(self.limit, self.remaining, used * 60 / self.limit if self.limit else 0.0)
 
 
+def places(rules: Sequence[RateRule], subjects: Sequence[str]) -> tuple[list[str], list[str | int | float]]:
+    """Where Redis counts each of ``rules`` for its subject, and what the script is told of each."""
+    keys: list[str] = []
+    told: list[str | int | float] = []
+    for rule, subject in zip(rules, subjects, strict=True):
+        letter = LETTERS[rule.metric]
+        keys.append(f"weir:limit:{letter}:{rule.quota_id}:{subject}")
+        told += (letter, rule.limit)
+    return keys, told
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a limit stands. ``reset_seconds``: until it is whole again."""

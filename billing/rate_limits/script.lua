@@ -5,6 +5,9 @@
 --   Taken: {-1, left and milliseconds to the reset of each}.
 --   Refused: {place of the limit from 0, left, milliseconds to wait or -1 for never}; of several
 --   limits that refuse, the one to wait for longest.
+-- look: ARGV as for acquire; takes nothing, and tells of every limit how the request would stand.
+--   {place of the limit that would refuse or -1, then for each: what is used, rounded up, and milliseconds to
+--   wait: 0 if the request fits, -1 for never}.
 -- release: ARGV = release, request id, tokens to add (may be negative), then the metric and limit of each.
 -- refresh: ARGV = refresh, request id, milliseconds; KEYS are the slots' sets.
 --
@@ -55,7 +58,7 @@ if mode == 'release' then
 end
 
 local tokens, lives = tonumber(ARGV[3]), tonumber(ARGV[4])
-local levels = {}
+local levels, waits = {}, {}
 local refused, left, longest
 for i, key in ipairs(KEYS) do
   local metric, limit = ARGV[3 + 2 * i], tonumber(ARGV[4 + 2 * i])
@@ -73,11 +76,20 @@ for i, key in ipairs(KEYS) do
       wait = math.ceil((level + cost - limit) * MINUTE / limit)
     end
   end
-  levels[i] = level
+  levels[i], waits[i] = level, wait or 0
   if wait and (not refused or wait > longest) then
     refused, longest = i - 1, wait
     left = math.max(0, math.floor(limit - level + SLACK))
   end
+end
+if mode == 'look' then
+  local seen = {refused or -1}
+  for i = 1, #KEYS do
+    -- A thousandth is the clock's, not a request's.
+    seen[#seen + 1] = math.max(0, math.ceil(levels[i] - 0.001))
+    seen[#seen + 1] = waits[i] == math.huge and -1 or waits[i]
+  end
+  return seen
 end
 if refused then
   return {refused, left, longest == math.huge and -1 or longest}

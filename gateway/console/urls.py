@@ -26,6 +26,7 @@ from gateway.console import (
     quotas,
     requests,
     statements,
+    trial,
     why,
 )
 
@@ -35,7 +36,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("", overview.overview, name="overview"),
     path("keys/", include(keys.urlpatterns)),
     path("playground/", include(playground.urlpatterns)),
-    path("quotas/", include(quotas.urlpatterns)),
+    path("quotas/", include([*trial.urlpatterns, *quotas.urlpatterns])),
     path("models/", include([*models.urlpatterns, *why.urlpatterns, *price_history.urlpatterns])),
     path("health/", health.health, name="health"),
     path("end-users/", include([*end_users.urlpatterns, *end_user.urlpatterns])),

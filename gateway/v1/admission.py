@@ -81,20 +81,10 @@ class Admission:
         """
         principal, facts = exchange.principal, exchange.facts
         assert principal is not None and facts is not None  # noqa: S101, PT018  # read before admission
-        # A quota on a model group binds what is asked for by that name, whoever answers in the end.
-        budgets = principal.budgets + principal.group_budgets.get(facts.model, ())
-        rates = principal.rates + principal.group_rates.get(facts.model, ())
-        shared = len(rates)
-        if facts.end_user:
-            budgets += _of_user(principal.end_user_budgets, facts)
-            rates += _of_user(principal.end_user_rates, facts)
+        budgets, rates, subjects = binding(principal, facts)
         ticket, headers = None, []
         if rates:
-            # A plan's quota counts each organization apart, an end user's default each end user.
-            subjects = [str(principal.organization_id)] * shared
-            subjects += [facts.end_user] * (len(rates) - shared)
-            tokens = facts.input_tokens + (facts.output_bound or 0)
-            ticket = await self._limit(rates, subjects, tokens, exchange.request_id)
+            ticket = await self._limit(rates, subjects, counted_tokens(facts), exchange.request_id)
             headers = rate_headers(ticket)
         try:
             reservation = await self._reserve(exchange, offers, budgets)
@@ -126,7 +116,7 @@ class Admission:
         try:
             return await self._limiter.acquire(rules, subjects, tokens, request_id)
         except RateLimited as refused:
-            raise _limit_error(refused) from None
+            raise limit_error(refused) from None
 
     async def _reserve(
         self, exchange: Exchange, offers: list[Offer], rules: tuple[BudgetRule, ...]
@@ -134,30 +124,62 @@ class Admission:
         """The worst case of ``offers``, or of as long an answer as what is left allows."""
         principal, facts = exchange.principal, exchange.facts
         assert principal is not None and facts is not None  # noqa: S101, PT018  # as above
-        asked = amount = max(most(facts, offer, principal.markup) for offer in offers)
+        asked = amount = worst_of(facts, offers, principal)
         try:
             # What is left can shrink between a look and a grant, and another budget can have less.
             for _ in range(LOWERINGS):
                 try:
                     return await self._leases.reserve(rules, facts.end_user, amount, exchange.started_at)
                 except BudgetExceeded as refused:
-                    tokens = None
-                    if principal.lowers_output and facts.endpoint == "chat.completions":
-                        tokens = lowered(facts, offers, principal.markup, refused.left)
+                    tokens = shortened(facts, offers, principal, refused.left)
                     if tokens is None:
                         raise
                     lower(facts, tokens)
                     exchange.lowered_to = tokens
-                    amount = max(most(facts, offer, principal.markup) for offer in offers)
+                    amount = worst_of(facts, offers, principal)
             return await self._leases.reserve(rules, facts.end_user, amount, exchange.started_at)
         except BudgetExceeded as refused:
             exchange.lowered_to = None
-            raise BudgetSpent(_budget_message(refused, asked), headers=NO_RETRY) from None
+            raise budget_error(refused, asked) from None
         except MoneyUnavailable:
             raise Unavailable(
                 "The gateway cannot check budgets at the moment, so it takes no new requests.",
                 headers=[(b"retry-after", b"2")],
             ) from None
+
+
+def binding(
+    principal: Principal, facts: Facts
+) -> tuple[tuple[BudgetRule, ...], tuple[RateRule, ...], list[str]]:
+    """Every budget and every rate limit that binds a request, in the order of asking, and for whom each of
+    the latter counts."""
+    # A quota on a model group binds what is asked for by that name, whoever answers in the end.
+    budgets = principal.budgets + principal.group_budgets.get(facts.model, ())
+    rates = principal.rates + principal.group_rates.get(facts.model, ())
+    shared = len(rates)
+    if facts.end_user:
+        budgets += _of_user(principal.end_user_budgets, facts)
+        rates += _of_user(principal.end_user_rates, facts)
+    # A plan's quota counts each organization apart, an end user's default each end user.
+    subjects = [str(principal.organization_id)] * shared + [facts.end_user] * (len(rates) - shared)
+    return budgets, rates, subjects
+
+
+def counted_tokens(facts: Facts) -> int:
+    """What a request counts in limits on tokens, until it is known."""
+    return facts.input_tokens + (facts.output_bound or 0)
+
+
+def worst_of(facts: Facts, offers: list[Offer], principal: Principal) -> Decimal:
+    """US dollars to reserve: whoever of ``offers`` answers, it cannot be charged more."""
+    return max(most(facts, offer, principal.markup) for offer in offers)
+
+
+def shortened(facts: Facts, offers: list[Offer], principal: Principal, left: Decimal) -> int | None:
+    """How long an answer ``left`` US dollars allow, in tokens of each choice; None where it is refused instead."""
+    if not principal.lowers_output or facts.endpoint != "chat.completions":
+        return None
+    return lowered(facts, offers, principal.markup, left)
 
 
 def _of_user(rules: dict[UserGroup, tuple[Rule, ...]], facts: Facts) -> tuple[Rule, ...]:
@@ -170,7 +192,8 @@ def _of_user(rules: dict[UserGroup, tuple[Rule, ...]], facts: Facts) -> tuple[Ru
     )
 
 
-def _limit_error(refused: RateLimited) -> LimitReached:
+def limit_error(refused: RateLimited) -> LimitReached:
+    """What the client gets where a limit refuses."""
     rule, wait = refused.rule, refused.retry_after_seconds
     stands = standing_headers({rule.metric: refused.standing})
     what = (
@@ -186,6 +209,11 @@ def _limit_error(refused: RateLimited) -> LimitReached:
             *stands,
         ],
     )
+
+
+def budget_error(refused: BudgetExceeded, amount: Decimal) -> BudgetSpent:
+    """What the client gets where a budget does not cover ``amount`` US dollars."""
+    return BudgetSpent(_budget_message(refused, amount), headers=NO_RETRY)
 
 
 def _budget_message(refused: BudgetExceeded, amount: Decimal) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from redis.asyncio import Redis
@@ -47,6 +47,14 @@ class Home(NamedTuple):
     fingerprint: str
     tokens: int
     until: float
+
+
+class Homes(Protocol):
+    """Who knows where conversations are cached."""
+
+    def home(self, conversation: bytes) -> Home | None:
+        """Where the conversation's prompt may be cached; None if nowhere."""
+        ...
 
 
 class Affinity:

@@ -5,28 +5,51 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from billing.pricing import Rates
-from gateway.v1.affinity import LEAST_TOKENS, conversation_of, keep
+from gateway.v1.affinity import LEAST_TOKENS, Homes, conversation_of, keep
 from gateway.v1.bounds import most_at
 from gateway.v1.errors import InvalidRequest, NotAllowed, NotFound, Unavailable, V1Error
 from gateway.v1.exchange import Exchange, Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
+from gateway.v1.pulse import Pulse
+from gateway.v1.rates import RateBook
 from gateway.v1.turns import MAX_ATTEMPTS, unserved
 from routing import policy
 from routing.policy import Candidate, Need, NoCandidate, Signals
-from routing.table import DeploymentSpec, GroupSpec
-
-if TYPE_CHECKING:
-    from gateway.v1.worker import Worker
+from routing.table import DeploymentSpec, GroupSpec, RoutingTable
 
 # More than can be tried for one request, as some may have opened their circuit by their turn.
 MOST_OFFERS = 2 * MAX_ATTEMPTS
 _random = Random()  # noqa: S311  # spreads load, guards nothing
 
 
-def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
+class Sight(Protocol):
+    """What offers are made from: a worker has it, and so has whoever tries a request without sending it."""
+
+    @property
+    def table(self) -> RoutingTable:
+        """The deployments and groups in use."""
+        ...
+
+    @property
+    def rates(self) -> RateBook:
+        """Every price."""
+        ...
+
+    @property
+    def pulse(self) -> Pulse:
+        """What is known of circuits and requests in flight."""
+        ...
+
+    @property
+    def affinity(self) -> Homes:
+        """Where conversations are cached."""
+        ...
+
+
+def offers_for(worker: Sight, exchange: Exchange) -> list[Offer]:
     """The offers for a request, best first.
 
     Raises NotFound, NotAllowed, InvalidRequest or Unavailable, each saying what is wrong with the model.
@@ -71,7 +94,7 @@ def offers_for(worker: Worker, exchange: Exchange) -> list[Offer]:
     return offers
 
 
-def offers_after(worker: Worker, exchange: Exchange, reason: str, tried: set[int]) -> list[Offer]:
+def offers_after(worker: Sight, exchange: Exchange, reason: str, tried: set[int]) -> list[Offer]:
     """Offers of the groups named for a refusal (``context_window``, ``content_filter``), without those tried."""
     principal, offer, facts = exchange.principal, exchange.offer, exchange.facts
     assert principal is not None and offer is not None and facts is not None  # noqa: S101, PT018  # an attempt was made
@@ -91,7 +114,7 @@ def offers_after(worker: Worker, exchange: Exchange, reason: str, tried: set[int
     return _priced(worker, exchange, found)
 
 
-def _where_cached(worker: Worker, exchange: Exchange, found: list[Candidate]) -> tuple[list[Candidate], str]:
+def _where_cached(worker: Sight, exchange: Exchange, found: list[Candidate]) -> tuple[list[Candidate], str]:
     """The candidates, first of them who has the conversation's prompt cached, if that saves money; and the
     credential to ask that one with."""
     facts, principal = exchange.facts, exchange.principal
@@ -135,7 +158,7 @@ def printable(text: str) -> str:
     return "".join(character for character in text[:200] if character.isprintable())
 
 
-def _priced(worker: Worker, exchange: Exchange, candidates: list[Candidate]) -> list[Offer]:
+def _priced(worker: Sight, exchange: Exchange, candidates: list[Candidate]) -> list[Offer]:
     """The candidates with the prices in force; those that are not priced for this endpoint are left out."""
     principal, facts = exchange.principal, exchange.facts
     assert principal is not None and facts is not None  # noqa: S101, PT018  # read before routing
@@ -171,7 +194,7 @@ def _need(exchange: Exchange) -> Need:
     )
 
 
-def _signals(worker: Worker, exchange: Exchange) -> Signals:
+def _signals(worker: Sight, exchange: Exchange) -> Signals:
     facts, principal = exchange.facts, exchange.principal
     assert facts is not None and principal is not None  # noqa: S101, PT018  # read before routing
     tokens, output = facts.input_tokens, facts.output_bound or DEFAULT_OUTPUT_TOKENS

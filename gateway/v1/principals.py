@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -148,6 +149,15 @@ class Principals:
         if generation == self._generation:
             _remember(self._known, name, principal)
         return principal
+
+
+def read_principal(connection: Connection[Any], name: str) -> Principal | None:
+    """The principal of a key's digest, as ``connection``, such as Django's, sees it at this moment."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_KEY, (name,)).fetchone()
+        if row is None:
+            return None
+        return _principal(row, cursor.execute(_QUOTAS, row).fetchall(), datetime.now(UTC))
 
 
 def masked(secret: str) -> str:

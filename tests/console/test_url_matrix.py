@@ -77,6 +77,7 @@ READS: dict[str, tuple[int, ...]] = {
     "console:model_prices": EXPORTERS,
     "console:health": ALL,
     "console:quotas": ALL,
+    "console:trial": ALL,
     "console:quota_save": (405, 405, 403, 403, 403, 405),
     "console:quota_raise": (405, 405, 403, 403, 403, 405),
     "console:end_users": WATCHED,

@@ -123,6 +123,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "health",
             "quotas",
             "end_users",
+            "trial",
             "notifications",
             "members",
             "invitation_new",
@@ -207,12 +208,17 @@ def _of_one_object(sample: Sample) -> dict[str, str]:
 
 
 def _end_users(pages: dict[str, str], owner: str) -> Iterator[Shot]:
-    """End users that are blocked, limited and not found."""
+    """End users that are blocked, limited and not found; requests that would not pass."""
     blocked = pages["end_user"].replace("anna.k", "user-2096")
     yield Shot("end-user-blocked", blocked, owner)
     yield Shot("end-user-blocked-dark", blocked, owner, dark=True)
     yield Shot("end-user-edit", f"{pages['end_user']}&edit=limits", owner)
     yield Shot("end-user-edit-narrow", f"{pages['end_user']}&edit=limits", owner, narrow=True)
+    for suffix, dark, narrow in (("", False, False), ("-dark", True, False), ("-narrow", False, True)):
+        large = f"{pages['trial']}?tokens=9000000&end_user=anna.k"
+        yield Shot(f"trial-refused{suffix}", large, owner, dark, narrow)
+    yield Shot("trial-blocked", f"{pages['trial']}?end_user=user-2096", owner)
+    yield Shot("trial-wrong", f"{pages['trial']}?tokens=many&output=0", owner)
     yield Shot("end-users-none-match", f"{pages['end_users']}?q=customer-42", owner)
 
 
