@@ -37,6 +37,7 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
             "created_at",
             "expires_at",
             "revoked_at",
+            "paused_at",
             "last_used_at",
         )
         read_only_fields = fields
@@ -46,7 +47,7 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
         return key.owner.user.email if key.owner is not None else None
 
     def get_status(self, key: ApiKey) -> str:
-        """active, rotated, expired or revoked."""
+        """active, rotated, paused, expired or revoked."""
         return standing(key, timezone.now())
 
 

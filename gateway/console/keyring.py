@@ -50,15 +50,29 @@ def may_revoke(tenant: TenantAccess, key: ApiKey) -> bool:
     return tenant.may(Permission.MANAGE_KEYS, key.team) or key.owner_id == tenant.membership.pk
 
 
+def may_pause(tenant: TenantAccess, key: ApiKey) -> bool:
+    """Whether this person may have ``key`` refused for a while; nobody uses a playground's but its own page."""
+    return not key.playground and may_revoke(tenant, key)
+
+
+def may_resume(tenant: TenantAccess, key: ApiKey) -> bool:
+    """Whether this person may have ``key`` answered again: its owner only if the pause is their own."""
+    if tenant.may(Permission.MANAGE_KEYS, key.team):
+        return True
+    return may_pause(tenant, key) and key.paused_by_id == tenant.membership.user_id
+
+
 def may_change(tenant: TenantAccess, key: ApiKey) -> bool:
     """Whether this person may rename, restrict or rotate ``key``; a playground's takes care of itself."""
     return not key.playground and may_give(tenant, key.team, key.owner)
 
 
 def standing(key: ApiKey, at: datetime) -> str:
-    """``active``, ``rotated`` (works beside its successor), ``expired`` or ``revoked``, at a moment."""
+    """``active``, ``rotated`` (works beside its successor), ``paused``, ``expired`` or ``revoked``, at a moment."""
     if key.revoked_at is not None and key.revoked_at <= at:
         return "revoked"
     if key.expires_at is not None and key.expires_at <= at:
         return "expired"
+    if key.paused_at is not None:
+        return "paused"
     return "rotated" if key.successor_id is not None else "active"

@@ -13,6 +13,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path
+from django.views.decorators.http import require_POST
 
 from billing.reports import spent_this_month
 from billing.sums import Sums
@@ -161,8 +162,13 @@ def key_detail(request: TenantRequest, key: int) -> HttpResponse:
             "old_secrets": working_old_secrets(found, now),
             "layers": layers.binding(request.tenant, found, now),
             "used": used.get(found.pk, Sums()),
-            "may_change": standing == "active" and keyring.may_change(request.tenant, found),
-            "may_revoke": standing in {"active", "rotated"} and keyring.may_revoke(request.tenant, found),
+            "may_change": standing in {"active", "paused"} and keyring.may_change(request.tenant, found),
+            "may_pause": standing == "active" and keyring.may_pause(request.tenant, found),
+            "may_resume": standing == "paused"
+            and found.successor_id is None
+            and keyring.may_resume(request.tenant, found),
+            "may_revoke": standing in {"active", "rotated", "paused"}
+            and keyring.may_revoke(request.tenant, found),
             "may_limit": request.tenant.may(Permission.MANAGE_QUOTAS, found.team),
             "base_url": f"{settings.PUBLIC_URL}/v1",
             "model": groups[0] if groups else "MODEL",
@@ -232,11 +238,34 @@ def key_revoke(request: TenantRequest, key: int) -> HttpResponse:
     return render(request, "console/keys/revoke.html", {"key": found, "old_secrets": old})
 
 
+@requires(Permission.VIEW_OWN_USAGE)
+@require_POST
+def key_pause(request: TenantRequest, key: int) -> HttpResponse:
+    """Have a key refused for a while, or answered again: ``do`` is ``pause`` or ``resume``."""
+    found, resume = _key(request, key), request.POST.get("do") == "resume"
+    allowed = keyring.may_resume if resume else keyring.may_pause
+    if not allowed(request.tenant, found):
+        raise PermissionDenied
+    try:
+        if resume:
+            services.resume_key(acting_user=request.user, key=found)
+            messages.success(request, f"Resumed {found.name}. Requests with it are answered again.")
+        else:
+            services.pause_key(acting_user=request.user, key=found)
+            messages.success(
+                request, f"Paused {found.name}. Requests with it are refused until it is resumed."
+            )
+    except services.KeyRevoked as error:
+        messages.error(request, str(error))
+    return redirect("console:key", organization=request.tenant.organization.slug, key=found.pk)
+
+
 urlpatterns = [
     path("", key_list, name="keys"),
     path("new/", key_new, name="key_new"),
     path("<int:key>/", key_detail, name="key"),
     path("<int:key>/edit/", key_edit, name="key_edit"),
     path("<int:key>/rotate/", key_rotate, name="key_rotate"),
+    path("<int:key>/pause/", key_pause, name="key_pause"),
     path("<int:key>/revoke/", key_revoke, name="key_revoke"),
 ]

@@ -68,6 +68,8 @@ class Principal:
     hidden_headers: frozenset[bytes] = frozenset()
     # Origins of the pages that may read answers in a browser.
     cors_origins: frozenset[bytes] = frozenset()
+    # Whether the key is refused until somebody resumes it.
+    paused: bool = False
 
     def may_see(self, group: str) -> bool:
         """Whether the model group exists for this caller's organization."""
@@ -111,6 +113,11 @@ class Principals:
             raise Unauthorized(f"Incorrect API key provided: {masked(secret)}.")
         if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
             raise Unauthorized("This API key has expired.", code="expired_api_key")
+        if principal.paused:
+            raise Unauthorized(
+                "This API key is paused. Whoever manages the team's keys can resume it in the console.",
+                code="paused_api_key",
+            )
         if principal.allowed_networks is not None and not _within(client, principal.allowed_networks):
             raise NotAllowed("This API key may not be used from your address.", code="ip_not_allowed")
         return principal
@@ -168,6 +175,7 @@ def masked(secret: str) -> str:
 # The secret that a rotation replaced counts as the key that took over.
 _KEY = """
 SELECT COALESCE(k.successor_id, k.id) AS id, k.name, k.team_id, k.owner_id, k.organization_id, k.expires_at, k.allowed_ips,
+       k.paused_at IS NOT NULL AS paused,
        k.model_groups AS key_groups,
        t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
        o.markup, o.lower_max_tokens, o.store_responses, o.regions, o.hidden_headers, o.cors_origins, o.time_zone,
@@ -260,6 +268,7 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]], at: datetime) 
         regions=_narrowed(row["regions"]),
         hidden_headers=frozenset(name.encode() for name in row["hidden_headers"]),
         cors_origins=frozenset(origin.encode() for origin in row["cors_origins"]),
+        paused=row["paused"],
     )
 
 

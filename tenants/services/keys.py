@@ -170,6 +170,8 @@ def rotate_key(*, acting_user: User | None, key: ApiKey, overlap: timedelta) -> 
             model_groups=locked.model_groups,
             allowed_ips=locked.allowed_ips,
             expires_at=ends if locked.expires_at is None else min(ends, locked.expires_at),
+            paused_at=locked.paused_at,
+            paused_by=locked.paused_by,
             successor=locked,
             created_by=locked.created_by,
             last_used_at=locked.last_used_at,
@@ -251,6 +253,42 @@ def update_key(*, acting_user: User | None, key: ApiKey, **changes: Any) -> ApiK
     return locked
 
 
+def _set_pause(key: ApiKey, acting_user: User | None, *, paused: bool) -> ApiKey:
+    with scope(organization=key.organization):
+        locked = _locked(key)
+        if (locked.paused_at is not None) is paused:
+            return locked
+        pause = {
+            "paused_at": timezone.now() if paused else None,
+            "paused_by": acting_user if paused else None,
+        }
+        rows.assign(locked, pause)
+        # A secret of it that is about to end too.
+        ApiKey.objects.filter(successor=locked, revoked_at__isnull=True).update(**pause)
+        audit.record(
+            acting_user=acting_user,
+            verb="paused" if paused else "resumed",
+            target=locked,
+            organization=locked.organization,
+        )
+    return locked
+
+
+@transaction.atomic
+def pause_key(*, acting_user: User | None, key: ApiKey) -> ApiKey:
+    """Refuse a key, with old secrets that a rotation left working, until ``resume_key``; nothing if it is paused.
+
+    Workers learn of it within a second. Raises ``KeyRevoked``.
+    """
+    return _set_pause(key, acting_user, paused=True)
+
+
+@transaction.atomic
+def resume_key(*, acting_user: User | None, key: ApiKey) -> ApiKey:
+    """Undo ``pause_key``; nothing if it is not paused. Raises ``KeyRevoked``."""
+    return _set_pause(key, acting_user, paused=False)
+
+
 @transaction.atomic
 def revoke_key(*, acting_user: User | None, key: ApiKey) -> ApiKey:
     """Stop a key for good, with old secrets that a rotation left working; nothing if it is revoked.
@@ -282,7 +320,9 @@ __all__ = [
     "WrongOwner",
     "create_key",
     "networks",
+    "pause_key",
     "replace_secret",
+    "resume_key",
     "revoke_key",
     "rotate_key",
     "update_key",

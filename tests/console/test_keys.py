@@ -18,6 +18,7 @@ from routing.models import ModelGroup
 from tenants.keys import digest
 from tenants.models import ApiKey, AuditEntry, Plan
 from tenants.permissions import Role
+from tenants.services.keys import create_key
 from tenants.services.teams import set_team_member
 from tests.cast import Cast
 from tests.console.conftest import SignIn
@@ -277,3 +278,30 @@ def test_the_list_says_what_each_key_spent_this_month(acme: Cast, sign_in: SignI
     )
     html = sign_in(acme.ann).get("/o/acme/keys/").content.decode()
     assert 'title="$1.234567">$1.23</span>' in html
+
+
+def test_a_paused_key_says_by_whom_and_is_resumed_by_who_manages_it(acme: Cast, sign_in: SignIn) -> None:
+    client = sign_in(acme.ann)
+    page = reverse("console:key", args=["acme", acme.search_key.pk])
+    shown = client.post(f"{page}pause/", {"do": "pause"}, follow=True)
+    acme.search_key.refresh_from_db()
+    assert acme.search_key.paused_by == acme.ann.user
+    assert f"by {acme.ann.user.email}" in shown.content.decode()
+    client.post(f"{page}pause/", {"do": "resume"})
+    resumed = ApiKey.objects.get(pk=acme.search_key.pk)
+    assert (resumed.paused_at, resumed.paused_by) == (None, None)
+    verbs = AuditEntry.objects.filter(target_id=str(acme.search_key.pk)).order_by("-pk")
+    assert [entry.verb for entry in verbs[:2]] == ["resumed", "paused"]
+
+
+def test_an_owner_resumes_a_pause_of_their_own_and_nobody_elses(acme: Cast, sign_in: SignIn) -> None:
+    key, _ = create_key(acting_user=None, team=acme.support, name="cleos-own", owner=acme.cleo)
+    pause = reverse("console:key_pause", args=["acme", key.pk])
+    assert sign_in(acme.cleo).post(pause, {"do": "pause"}).status_code == 302
+    assert sign_in(acme.cleo).post(pause, {"do": "resume"}).status_code == 302
+    key.refresh_from_db()
+    assert key.paused_at is None
+    assert sign_in(acme.ann).post(pause, {"do": "pause"}).status_code == 302
+    assert sign_in(acme.cleo).post(pause, {"do": "resume"}).status_code == 403
+    key.refresh_from_db()
+    assert key.paused_at is not None

@@ -33,6 +33,7 @@ from routing.models import ModelGroup
 from tenants.models import Membership, Organization, TeamMembership
 from tenants.permissions import Role
 from tenants.services.invitations import invite
+from tenants.services.keys import create_key, pause_key
 from tests.billing.made_usage import Tenant, event, make_member, make_tenant, utc
 
 pytestmark = [
@@ -67,6 +68,7 @@ READS: dict[str, tuple[int, ...]] = {
     "console:key_edit": (200, 200, 403, 404, 403, 200),
     "console:key_rotate": (200, 200, 403, 404, 403, 200),
     "console:key_revoke": (200, 200, 403, 404, 404, 200),
+    "console:key_pause": (405, 405, 405, 405, 405, 405),
     # For whoever may make a key at all; without a team the page says what is missing.
     "console:playground": (200, 200, 403, 200, 403, 200),
     "console:playground_key": (405, 405, 403, 405, 403, 405),
@@ -174,6 +176,7 @@ WITH_OBJECT = (
     "console:key",
     "console:key_edit",
     "console:key_rotate",
+    "console:key_pause",
     "console:key_revoke",
     "console:model",
     "console:model_why",
@@ -225,6 +228,10 @@ WRITES = [
     Write("key_edit", (302, 302, 403, 404, 403, 404), {"name": "renamed"}, {"key": "{banner}"}),
     Write("key_edit", (302, 302, 403, 302, 403, 302), {"name": "renamed"}, {"key": "{backend}"}),
     Write("key_rotate", (200, 200, 403, 404, 403, 200), {"overlap": "3600"}),
+    # Keys one manages or owns; an owner resumes only what they paused.
+    Write("key_pause", (302, 302, 403, 404, 404, 302), {"do": "pause"}),
+    Write("key_pause", (302, 302, 403, 302, 404, 302), {"do": "pause"}, {"key": "{backend}"}),
+    Write("key_pause", (302, 302, 403, 403, 404, 302), {"do": "resume"}, {"key": "{paused}"}),
     Write("key_revoke", (302, 302, 403, 404, 404, 302)),
     Write("key_revoke", (302, 302, 403, 302, 404, 302), {}, {"key": "{backend}"}),
     # Own keys, in teams of one's own or those one manages.
@@ -370,6 +377,8 @@ def world(settings: Any, tmp_path: Path) -> World:
         TeamMembership.objects.create(team=acme.search, membership=people["member"], role=Role.MEMBER.value)
         acme.backend.owner = people["member"]
         acme.backend.save(update_fields=["owner"])
+        paused, _ = create_key(acting_user=None, team=acme.search, name="paused", owner=people["member"])
+        pause_key(acting_user=people["owner"].user, key=paused)
     for tenant in (acme, globex):
         event(tenant.batch, "2026-03-01T10:00", f"req-{tenant.organization.slug}")
     invited = {
@@ -459,6 +468,7 @@ def world(settings: Any, tmp_path: Path) -> World:
         "ads": acme.ads.pk,
         "backend": acme.backend.pk,
         "batch": acme.batch.pk,
+        "paused": paused.pk,
         "banner": acme.banner.pk,
         "other_owner": other_owner.pk,
         **{role: person.pk for role, person in people.items()},

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tenants.services.keys import create_key, revoke_key
-from tests.stack import COST, Stack, Tenant
+from tenants.services.keys import create_key, pause_key, resume_key, revoke_key, rotate_key
+from tests.stack import COST, Stack, Tenant, wait_for_workers
 from tests.v1.conftest import events
 
 GOOD: dict[str, Any] = {"model": "sim-small", "messages": [{"role": "user", "content": "hi"}]}
@@ -114,6 +115,28 @@ def test_a_revoked_key_is_a_401(tenant: Tenant) -> None:
     revoke_key(acting_user=None, key=key)
     with pytest.raises(openai.AuthenticationError):
         tenant.client(secret).models.list()
+
+
+def test_a_paused_key_is_a_401_that_says_so_and_answers_again_when_it_is_resumed(tenant: Tenant) -> None:
+    key, secret = create_key(acting_user=None, team=tenant.team, name="resting")
+    with tenant.http(secret) as http:
+        assert http.get("/v1/models").status_code == 200
+        pause_key(acting_user=None, key=key)
+        wait_for_workers()
+        refused(http.get("/v1/models"), 401, "paused_api_key")
+        resume_key(acting_user=None, key=key)
+        wait_for_workers()
+        assert http.get("/v1/models").status_code == 200
+
+
+def test_pausing_a_key_pauses_the_old_secret_of_its_rotation_too(tenant: Tenant) -> None:
+    key, old = create_key(acting_user=None, team=tenant.team, name="turning")
+    key, new = rotate_key(acting_user=None, key=key, overlap=timedelta(hours=1))
+    pause_key(acting_user=None, key=key)
+    wait_for_workers()
+    for secret in (old, new):
+        with tenant.http(secret) as http:
+            refused(http.get("/v1/models"), 401, "paused_api_key")
 
 
 def test_a_key_from_another_network_is_a_403(tenant: Tenant) -> None:

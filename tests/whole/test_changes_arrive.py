@@ -15,7 +15,7 @@ import pytest
 from django.db import transaction
 
 from routing.models import Deployment, GroupDeployment, ModelGroup
-from tenants.services.keys import create_key, revoke_key
+from tenants.services.keys import create_key, pause_key, resume_key, revoke_key
 from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant, wait_for_workers
 
@@ -61,6 +61,17 @@ def test_a_revoked_key_is_refused_by_both_workers(two_servers: list[str], stack:
     assert [ask(url, secret, "sim-small").status_code for url in two_servers] == [200, 200]
     revoke_key(acting_user=None, key=key)
     wait_until(lambda: [ask(url, secret, "sim-small").status_code for url in two_servers] == [401, 401])
+
+
+def test_a_paused_key_is_refused_by_both_workers_until_it_is_resumed(
+    two_servers: list[str], stack: Stack, slug: str
+) -> None:
+    tenant = stack.tenant(slug)
+    for change, status in ((pause_key, 401), (resume_key, 200)):
+        change(acting_user=None, key=tenant.key)
+        wait_until(
+            lambda: {ask(url, tenant.secret, "sim-small").status_code for url in two_servers} == {status}  # noqa: B023 - it is over within the turn
+        )
 
 
 def test_a_switched_deployment_answers_on_both_workers(

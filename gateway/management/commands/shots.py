@@ -56,6 +56,7 @@ NO_PAGE = {
     "export_remove",
     "monthly_set",
     "monthly_remove",
+    "key_pause",
     "playground_key",
     "playground_usage",
     "ledger_csv",
@@ -191,6 +192,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     yield Shot("keys-viewer", pages["keys"], sample.viewer)
     yield Shot("forbidden", pages["audit"], sample.viewer)
     yield Shot("no-organization", "/", sample.operator)
+    yield Shot("key-paused", pages["key"], owner, submit="button[value=pause]")
     yield Shot("not-found", reverse("console:keys", args=[acme]) + "999999/", owner)
 
 
