@@ -28,7 +28,15 @@ def most_at(
     output = facts.output_bound
     if output is None:
         output = (deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS) * facts.choices
-    return worst_case(facts.input_bound, output, cost_rates, price_rates, markup, facts.units)
+    return worst_case(most_input(facts, deployment), output, cost_rates, price_rates, markup, facts.units)
+
+
+def most_input(facts: Facts, deployment: DeploymentSpec) -> int:
+    """Tokens the prompt can have at most there. Of files no more than the context window holds."""
+    files = facts.files_bound
+    if files and deployment.context_window is not None:
+        files = min(files, deployment.context_window)
+    return facts.input_bound + files
 
 
 def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decimal) -> int | None:
@@ -44,7 +52,14 @@ def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decima
     def fits(tokens: int) -> bool:
         output = tokens * facts.choices
         return all(
-            worst_case(facts.input_bound, output, offer.cost_rates, offer.price_rates, markup, facts.units)
+            worst_case(
+                most_input(facts, offer.candidate.deployment),
+                output,
+                offer.cost_rates,
+                offer.price_rates,
+                markup,
+                facts.units,
+            )
             <= left
             for offer in offers
         )

@@ -20,6 +20,10 @@ BYTES_PER_TOKEN = 4
 # the request may cost. OpenAI's guide "Images and vision": gpt-4o has 85 + 170 for each of up to 8 tiles, the
 # gpt-4.1 family up to 1,536 patches times 1, 1.62 (mini) or 2.46 (nano). gpt-4o-mini's own count is higher.
 TOKENS_PER_PART, MOST_PER_PART = 2_000, 4_096
+# What files and long sounds have at most beyond that, by bytes of their base64: a page of a file may be packed to
+# as few bytes as it has tokens; a second of sound is 32 tokens (https://ai.google.dev/gemini-api/docs/audio) and
+# at least 1,000 bytes. A file that is only named by its address may be of any length.
+BYTES_PER_FILE_TOKEN, BYTES_PER_SOUND_TOKEN, MOST_BY_ADDRESS = 1, 31, 1_000_000
 # Where neither the client nor the deployment bounds the answer.
 DEFAULT_OUTPUT_TOKENS = 4_096
 MAX_CHOICES = 128
@@ -76,6 +80,9 @@ class Facts:
     binary: bool = False
     # The parts of a request that is a form; ``body`` then has its fields.
     form: Form | None = None
+    # Tokens that files and sounds in it can have at most, beside ``input_bound``: what a context window holds
+    # of them.
+    files_bound: int = 0
 
     def body_for(self, max_output_tokens: int | None) -> dict[str, Any]:
         """The body for a deployment whose answers have at most ``max_output_tokens``; None: unknown."""
@@ -128,7 +135,7 @@ def chat_facts_of(
             code="empty_array",
         )
     parts = 0
-    carried = 0
+    carried = files = 0
     seen = heard = False
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -140,11 +147,13 @@ def chat_facts_of(
                     raise wrong_type(f"messages[{index}].content", "a string or an array of parts", part)
                 if part.get("type") in _HEAVY_PARTS:
                     parts += 1
+                    held = len(orjson.dumps(part))
                     if part["type"] == "input_audio":
                         heard = True
                     else:
                         seen = True
-                    carried += len(orjson.dumps(part))
+                    carried += held
+                    files += _most_of_file(part, held)
         elif content is not None and content.__class__ is not str:
             raise wrong_type(f"messages[{index}].content", "a string or an array of parts", content)
     stream = boolean(body, "stream")
@@ -175,6 +184,7 @@ def chat_facts_of(
         asked=asked,
         dropped=dropped,
         classes=classes,
+        files_bound=files,
         units=_SEARCHES if "search" in classes else NO_QUANTITIES,
     )
 
@@ -239,6 +249,19 @@ def narrow(facts: Facts, headers: Mapping[bytes, bytes]) -> None:
 
 _DOLLARS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def _most_of_file(part: dict[str, Any], held: int) -> int:
+    """Tokens at most of a part of ``held`` bytes, beyond ``MOST_PER_PART``, if it is a file or sound."""
+    if part["type"] == "input_audio":
+        return held // BYTES_PER_SOUND_TOKEN
+    if part["type"] != "file":
+        return 0
+    file = part.get("file")
+    data = file.get("file_data") if isinstance(file, dict) else None
+    named = isinstance(data, str) and data.startswith(("https://", "http://"))
+    return MOST_BY_ADDRESS if named else held // BYTES_PER_FILE_TOKEN
+
 
 _HEAVY_PARTS = frozenset({"image_url", "input_audio", "file"})
 

@@ -180,6 +180,32 @@ def test_what_a_response_cannot_be_made_of_is_refused_by_name(body: dict[str, An
     assert caught.value.param == param
 
 
+def test_a_file_of_a_response_is_a_file_of_a_chat() -> None:
+    parts = [
+        {"type": "input_text", "text": "Sum it up."},
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AA"},
+        {"type": "input_file", "file_url": "https://example.com/b.pdf"},
+    ]
+    asked = {"model": "m", "input": [{"role": "user", "content": parts}]}
+    facts = response_facts(orjson.dumps(asked), "")
+    (message,) = facts.body["messages"]
+    assert message["content"] == [
+        {"type": "text", "text": "Sum it up."},
+        {
+            "type": "file",
+            "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AA"},
+        },
+        {
+            "type": "file",
+            "file": {"filename": "document.pdf", "file_data": "https://example.com/b.pdf"},
+        },
+    ]
+    # Who speaks the API gets the client's own parts.
+    assert facts.native is not None
+    assert facts.native["input"][0]["content"] == parts
+    assert "vision" in facts.needs
+
+
 def test_a_built_in_tool_is_refused_by_its_own_name() -> None:
     with pytest.raises(InvalidRequest, match="'web_search' is not supported"):
         response(input="a", tools=[{"type": "web_search"}])

@@ -11,6 +11,8 @@ from gateway.v1.translation import thoughts
 from gateway.v1.translation.shape import Object
 
 _ROLES: Final = ("user", "assistant", "system", "developer")
+# Parts that are more than text.
+_CARRIED: Final = frozenset({"input_image", "input_file"})
 _CALL_OUTPUT: Final = "function_call_output"
 
 
@@ -88,10 +90,15 @@ def _parts(content: Any, param: str, role: str) -> list[Object]:
                 _string(part, "refusal", where)
             case "input_image":
                 _string(part, "image_url", where)
+            case "input_file" if isinstance(part.get("file_data"), str) or isinstance(
+                part.get("file_url"), str
+            ):
+                pass
             case other:
                 shown = other[:60] if isinstance(other, str) and other.isprintable() else "?"
                 raise InvalidRequest(
-                    f"Content of type '{shown}' is not supported by this gateway; text and images are.",
+                    f"Content of type '{shown}' is not supported by this gateway; text, images and files (as "
+                    "'file_data' or 'file_url') are.",
                     param=f"{where}.type",
                     code="unsupported_content",
                 )
@@ -143,7 +150,7 @@ def _theirs(item: Object) -> Object:
             "content": output if isinstance(output, str) else [_chat_part(part) for part in output],
         }
     parts = item["content"]
-    if all(part["type"] != "input_image" for part in parts):
+    if all(part["type"] not in _CARRIED for part in parts):
         texts = [_text([part]) for part in parts]
         content: Any = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
     else:
@@ -152,6 +159,13 @@ def _theirs(item: Object) -> Object:
 
 
 def _chat_part(part: Object) -> Object:
+    if part["type"] == "input_file":
+        name = part.get("filename")
+        data = part.get("file_data") if isinstance(part.get("file_data"), str) else part["file_url"]
+        return {
+            "type": "file",
+            "file": {"filename": name if isinstance(name, str) else "document.pdf", "file_data": data},
+        }
     if part["type"] != "input_image":
         return {"type": "text", "text": _text([part])}
     image = {"url": part["image_url"]}
