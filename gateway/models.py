@@ -8,7 +8,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 
-from tenants.models import Organization, Team, owned_by
+from tenants.models import Membership, Organization, Team, User, owned_by
 
 
 class AppliedObject(models.Model):
@@ -140,6 +140,75 @@ class Delivery(models.Model):
         constraints = [models.UniqueConstraint(fields=["channel", "about"], name="told_once")]
         indexes = [
             models.Index(fields=["next_at"], condition=models.Q(state="waiting"), name="delivery_waiting")
+        ]
+
+    def __str__(self) -> str:
+        return self.subject
+
+
+class SignInProvider(models.Model):
+    """The OpenID Connect provider through which an organization's people sign in."""
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.CASCADE, related_name="sign_in_provider"
+    )
+    # As the provider's discovery document and its tokens write it.
+    issuer = models.CharField(max_length=300)
+    client_id = models.CharField(max_length=300)
+    # The client secret, encrypted as credentials are, never shown again.
+    ciphertext = models.BinaryField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar[models.Manager[SignInProvider]] = owned_by("organization")
+
+    def __str__(self) -> str:
+        return self.issuer
+
+
+class EmailDomain(models.Model):
+    """A domain of e-mail addresses that an organization claims; its own once an operator has confirmed it."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="email_domains")
+    # In lower case and ASCII (IDNA). Subdomains are domains of their own.
+    domain = models.CharField(max_length=253)
+    # What a TXT record of the domain says to prove the claim; no secret.
+    token = models.CharField(max_length=64)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
+    confirmed_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar[models.Manager[EmailDomain]] = owned_by("organization")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "domain"], name="domain_claimed_once"),
+            models.UniqueConstraint(
+                fields=["domain"],
+                condition=models.Q(confirmed_at__isnull=False),
+                name="domain_of_one_organization",
+            ),
+        ]
+        ordering = ["domain"]
+
+    def __str__(self) -> str:
+        return self.domain
+
+
+class SignInIdentity(models.Model):
+    """Who a member is at their organization's provider. It goes with the membership and with the issuer."""
+
+    provider = models.ForeignKey(SignInProvider, on_delete=models.CASCADE, related_name="identities")
+    membership = models.ForeignKey(Membership, on_delete=models.CASCADE, related_name="+")
+    # ``sub`` of the provider's tokens, which unlike an address is never given to somebody else.
+    subject = models.CharField(max_length=255)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar[models.Manager[SignInIdentity]] = owned_by("provider__organization")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "subject"], name="subject_is_one_member"),
+            models.UniqueConstraint(fields=["provider", "membership"], name="member_is_one_subject"),
         ]
 
     def __str__(self) -> str:

@@ -129,6 +129,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "tenants.middleware.TenantScope",
+    "gateway.single_sign_on.sessions.OidcOnly",
 ]
 
 ROOT_URLCONF = "gateway.urls"
@@ -210,7 +211,7 @@ if ACCOUNT_EMAIL_VERIFICATION not in {"mandatory", "optional", "none"}:
 # Whoever follows the link in the browser in which they signed up is in at once.
 ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
-ACCOUNT_ADAPTER = "tenants.accounts.AccountAdapter"
+ACCOUNT_ADAPTER = "gateway.single_sign_on.accounts.AccountAdapter"
 # SIGN_UP: who may make an account: open (everybody, and organizations too), invited, closed (nobody).
 SIGN_UP: str = env.str("SIGN_UP", default="open" if DEBUG else "invited")
 if SIGN_UP not in {"open", "invited", "closed"}:
@@ -232,7 +233,8 @@ CACHES = {
 }
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Weir"
-# OIDC: JSON list of django-allauth OpenID Connect apps ({provider_id, name, client_id, secret, settings}).
+# OIDC: JSON list of django-allauth OpenID Connect apps ({provider_id, name, client_id, secret, settings})
+# of the whole gateway; organizations set their own in the console.
 SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": env.json("OIDC", default=[])}}
 EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
@@ -242,7 +244,8 @@ DEFAULT_FROM_EMAIL: str = env.str("MAIL_FROM", default="weir@localhost")
 OPERATOR_EMAILS: list[str] = env.list("OPERATOR_EMAILS", default=[])
 if not all("@" in address for address in OPERATOR_EMAILS):
     raise ImproperlyConfigured("OPERATOR_EMAILS must be e-mail addresses between commas.")
-# WEBHOOK_PRIVATE_ADDRESSES: whether notifications may go to private networks, and over plain http.
+# WEBHOOK_PRIVATE_ADDRESSES: whether notifications may go to private networks and organizations' sign-in
+# providers be in them, and over plain http.
 WEBHOOK_PRIVATE_ADDRESSES: bool = env.bool("WEBHOOK_PRIVATE_ADDRESSES", default=DEBUG)
 
 # --- The data plane ----------------------------------------------------------------------------

@@ -134,6 +134,8 @@ class Organization(models.Model):
         db_default=[],
         blank=True,
     )
+    # Whether its pages open only to people who came through its own sign-in provider.
+    oidc_only = models.BooleanField(default=False, db_default=False)
     suspended_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
 

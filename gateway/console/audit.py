@@ -25,8 +25,10 @@ KINDS = {
     "apikey": "Key",
     "blockedenduser": "End user",
     "membership": "Member",
+    "emaildomain": "Domain",
     "ledgertransaction": "Posting",
     "modelgroup": "Model group",
+    "signinprovider": "Sign-in provider",
     "visit": "Operator's visit",
 }
 

@@ -25,10 +25,12 @@ from gateway.console import (
     price_history,
     quotas,
     requests,
+    sign_in,
     statements,
     trial,
     why,
 )
+from gateway.single_sign_on import pages as single_sign_on
 
 app_name = "console"
 
@@ -49,6 +51,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("statements/", include(statements.urlpatterns)),
     path("requests/", include(requests.urlpatterns)),
     path("notifications/", include(notifications.urlpatterns)),
+    path("sign-in/", include(sign_in.urlpatterns)),
     path("audit/", audit.audit, name="audit"),
 ]
 
@@ -57,5 +60,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("payments/", include(funds.public_urlpatterns)),
     path("organizations/", include(organizations.public_urlpatterns)),
     path("invitation/", include(invitations.public_urlpatterns)),
+    path("sign-in/", include(single_sign_on.urlpatterns)),
     path("o/<slug:organization>/", include(_pages)),
 ]

@@ -34,6 +34,8 @@ from billing.settlement import Ended, settle
 from billing.statements import making
 from gateway.management.sample_prices import make_price_story
 from gateway.models import UsageCheck
+from gateway.single_sign_on.domains import claim_domain, confirm_domain
+from gateway.single_sign_on.providers import save_provider
 from routing.models import ModelGroup
 from routing.services.deployments import create_deployment
 from routing.services.groups import Place, create_model_group
@@ -474,6 +476,20 @@ def _monthly(organization: Organization, by: User) -> None:
         schedule(what="focus", format="csv", recipients=list(people)[:1])
 
 
+def _sign_in(acme: Organization, owner: User, operator: User) -> None:
+    """A provider of acme's own, a domain that is confirmed and one that waits."""
+    save_provider(
+        acting_user=owner,
+        organization=acme,
+        issuer="https://login.acme.example/realms/people",
+        client_id="weir-console",
+        secret="not-a-secret",  # noqa: S106 - of a provider that does not exist
+    )
+    claim = claim_domain(acting_user=owner, organization=acme, domain="acme.example")
+    confirm_domain(acting_user=operator, claim=claim)
+    claim_domain(acting_user=owner, organization=acme, domain="research.acme.example")
+
+
 def make_sample() -> Sample:
     """Fill an empty database through the services that the product itself uses."""
     prices = _routes()
@@ -505,6 +521,7 @@ def make_sample() -> Sample:
     )
     add_member(acting_user=None, organization=empty, email="ann@acme.example", role=Role.VIEWER)
     operator = User.objects.create_superuser("olga@platform.example", PASSWORD)
+    _sign_in(acme, people["ann"].user, operator)
     with scope(organization=acme):
         teams = _teams(acme, people)
         keys = _keys(teams, people)

@@ -18,6 +18,7 @@ from billing.models import AccountBalance, Budget, LedgerEntry
 from billing.models.ledger import CUSTOMER_ACCOUNTS
 from gateway.operators import visits
 from gateway.operators.access import OperatorRequest, operators_only
+from gateway.operators.sign_in import claims_of
 from tenants.access import tenant_access
 from tenants.models import ApiKey, AuditEntry, Membership, Organization, Plan, Team, User
 from tenants.services.organizations import resume_organization, suspend_organization
@@ -179,6 +180,7 @@ def tenant(request: OperatorRequest, slug: str) -> HttpResponse:
             "counts": _counts(organization),
             **_way_in(request.user, organization),
             "lengths": visits.MINUTES,
+            "claims": claims_of(organization),
             "owners": Membership.objects.filter(organization=organization, role="owner").select_related(
                 "user"
             )[:20],

@@ -243,6 +243,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Requests", "requests", "requests", (Permission.VIEW_REQUESTS,)),
     ("Health", "health", "clock", (Permission.VIEW,)),
     ("Notifications", "notifications", "info", (Permission.MANAGE_NOTIFICATIONS,)),
+    ("Sign-in", "single_sign_on", "lock", (Permission.MANAGE_ORGANIZATION,)),
     ("Audit", "audit", "audit", (Permission.VIEW_AUDIT,)),
 )
 # The headings under which sections stand, in order; what is not named stands above them.
@@ -250,7 +251,7 @@ HEADINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Use", ("keys", "playground", "models", "health", "requests")),
     ("People and limits", ("members", "end_users", "quotas")),
     ("Money", ("costs", "exports", "ledger", "statements", "price_history")),
-    ("Organization", ("notifications", "audit", "settings")),
+    ("Organization", ("notifications", "audit", "single_sign_on", "settings")),
 )
 
 

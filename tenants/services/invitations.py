@@ -208,6 +208,17 @@ def accept_as_new(*, token: str, password: str) -> Membership:
     return _join(invitation, User.objects.create_user(invitation.email, password))
 
 
+@transaction.atomic
+def accept_found(*, invitation: Invitation, user: User) -> Membership:
+    """Make ``user`` the member that an open ``invitation``, locked by the caller, offers.
+
+    For people who proved the address by other means than the link. Raises ``OtherPerson``.
+    """
+    if user.email.lower() != invitation.email or not user.is_active:
+        raise OtherPerson("This invitation is for another e-mail address.")
+    return _join(invitation, user)
+
+
 def _join(invitation: Invitation, user: User) -> Membership:
     organization = invitation.organization
     with scope(organization=organization):

@@ -51,6 +51,7 @@ CHANGEABLE = frozenset(
         "regions",
         "hidden_headers",
         "cors_origins",
+        "oidc_only",
     }
 )
 

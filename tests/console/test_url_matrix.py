@@ -29,6 +29,8 @@ from billing.services.quotas import set_quota
 from billing.services.schedules import set_schedule
 from billing.statements.making import make_through
 from gateway.notifications.channels import add_channel
+from gateway.single_sign_on.domains import claim_domain
+from gateway.single_sign_on.providers import save_provider
 from routing.models import ModelGroup
 from tenants.models import Membership, Organization, TeamMembership
 from tenants.permissions import Role
@@ -47,6 +49,7 @@ ROLES = ("owner", "admin", "finance", "member", "viewer", "lead")
 # In the order of ROLES. `lead` is a member who is admin of the team `search`; `member` is in that team.
 ALL = (200, 200, 200, 200, 200, 200)
 MANAGERS = (200, 200, 403, 403, 403, 403)
+OWNERS = (200, 403, 403, 403, 403, 403)
 PAYERS = (200, 403, 200, 403, 403, 403)
 EXPORTERS = (200, 200, 200, 403, 403, 403)
 # What everybody used, or at least a team.
@@ -102,6 +105,15 @@ READS: dict[str, tuple[int, ...]] = {
     "console:invitation_new": MANAGERS,
     "console:invitation_resend": WRITE_ONLY,
     "console:invitation_revoke": WRITE_ONLY,
+    # The way in, which is there for everybody; acme's provider does not answer.
+    "console:sign_in_email": ALL,
+    "console:sign_in_organization": ALL,
+    "console:sign_in_start": (403, 403, 403, 403, 403, 403),
+    "console:sign_in_callback": (403, 403, 403, 403, 403, 403),
+    "console:single_sign_on": OWNERS,
+    "console:single_sign_on_change": (405, 403, 403, 403, 403, 403),
+    "console:domain_claim": (405, 403, 403, 403, 403, 403),
+    "console:domain_drop": (405, 403, 403, 403, 403, 403),
     "console:notifications": MANAGERS,
     "console:notification_channel": WRITE_ONLY,
     "console:audit": MANAGERS,
@@ -138,6 +150,8 @@ READS: dict[str, tuple[int, ...]] = {
     "operator:tenant": NOBODY,
     "operator:tenant_standing": NOBODY,
     "operator:tenant_visit": NOBODY,
+    "operator:tenant_sign_in": NOBODY,
+    "operator:tenant_domain": NOBODY,
     "operator:health": NOBODY,
     "operator:accounting": NOBODY,
     "operator:margin": NOBODY,
@@ -160,7 +174,9 @@ READS: dict[str, tuple[int, ...]] = {
 }
 # Addresses without an organization in them.
 OPERATORS = {name for name in READS if name.startswith("operator:")}
+SIGN_IN = {f"console:sign_in_{page}" for page in ("email", "organization", "start", "callback")}
 WITHOUT_TENANT = OPERATORS | {
+    *SIGN_IN,
     "console:home",
     "console:organization_new",
     "console:invitation",
@@ -168,7 +184,7 @@ WITHOUT_TENANT = OPERATORS | {
     "console:payment_webhook",
 }
 # For people who have no account yet; whoever holds no token finds nothing.
-PUBLIC = {"console:invitation", "console:invitation_open", "console:payment_webhook"}
+PUBLIC = {*SIGN_IN, "console:invitation", "console:invitation_open", "console:payment_webhook"}
 # What stands behind the question mark, of addresses that are nothing without it.
 QUERIES = {"console:end_user": "?id=ada"}
 # Addresses of one object.
@@ -184,6 +200,7 @@ WITH_OBJECT = (
     "console:quota_save",
     "console:quota_raise",
     "console:notification_channel",
+    "console:domain_drop",
     "console:member_role",
     "console:member_remove",
     "console:team",
@@ -213,6 +230,7 @@ class Write:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
+OWNED = (302, 403, 403, 403, 403, 403)
 MANAGED = (302, 302, 403, 403, 403, 403)
 ANYBODY = (302, 302, 302, 302, 302, 302)
 # Words in braces stand for an id of the world.
@@ -254,6 +272,14 @@ WRITES = [
         MANAGED,
         {"kind": "email", "name": "Mail", "topics": ["budget"], "recipients": "a@acme.example"},
     ),
+    Write(
+        "single_sign_on",
+        OWNED,
+        {"issuer": "https://login.acme.example", "client_id": "weir", "secret": "a secret"},
+    ),
+    Write("single_sign_on_change", OWNED, {"do": "remove"}),
+    Write("domain_claim", OWNED, {"domain": "new.example"}),
+    Write("domain_drop", OWNED),
     Write("notification_channel", MANAGED, {"do": "test"}),
     Write("notification_channel", MANAGED, {"do": "off"}),
     Write("notification_channel", MANAGED, {"do": "remove"}),
@@ -332,6 +358,7 @@ class World:
             "report": 1,
             "letter": 1,
             "group": f"models-of-{of.organization.slug}",
+            "domain": self.ids[f"domain_of_{of.organization.slug}"],
             "channel": self.ids[f"channel_of_{of.organization.slug}"],
             "quota": self.ids[f"quota_of_{of.organization.slug}"],
             "member": self.people["member"].pk if of is self.acme else of.ann.pk,
@@ -371,6 +398,13 @@ def world(settings: Any, tmp_path: Path) -> World:
         for role in ROLES
         if role != "lead"
     }
+    save_provider(
+        acting_user=None,
+        organization=organization,
+        issuer="http://127.0.0.1:9",
+        client_id="weir",
+        secret="a secret",
+    )
     people["lead"] = make_member(organization, "lead@acme.example", Role.MEMBER, acme.search)
     other_owner = make_member(organization, "other-owner@acme.example", Role.OWNER)
     with scopes_disabled():
@@ -408,6 +442,12 @@ def world(settings: Any, tmp_path: Path) -> World:
                 roles=["admin"],
             )
         quotas[f"channel_of_{tenant.organization.slug}"] = channel.pk
+        claim = claim_domain(
+            acting_user=None,
+            organization=tenant.organization,
+            domain=f"{tenant.organization.slug}.example",
+        )
+        quotas[f"domain_of_{tenant.organization.slug}"] = claim.pk
         block_end_user(acting_user=None, organization=tenant.organization, end_user="blocked")
         set_quota(
             acting_user=None,

@@ -64,6 +64,11 @@ NO_PAGE = {
     "statement_pdf",
     "code_redeem",
     "payment_webhook",
+    "sign_in_start",
+    "sign_in_callback",
+    "single_sign_on_change",
+    "domain_claim",
+    "domain_drop",
 }
 
 
@@ -108,6 +113,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         fill=(("[name=name]", "Acme"), ("[name=slug]", acme)),
         submit="main button.primary",
     )
+    yield from _single_sign_on(acme)
     yield Shot("password-reset", reverse("account_reset_password"))
     yield Shot("password-change", reverse("account_change_password"), owner)
     yield Shot("two-factor", reverse("mfa_index"), owner)
@@ -126,6 +132,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "end_users",
             "trial",
             "notifications",
+            "single_sign_on",
             "members",
             "invitation_new",
             "roles",
@@ -207,6 +214,18 @@ def _of_one_object(sample: Sample) -> dict[str, str]:
         "model_why": reverse("console:model_why", args=[acme, sample.model]),
         "model_prices": reverse("console:model_prices", args=[acme, "fast"]),
     }
+
+
+def _single_sign_on(acme: str) -> Iterator[Shot]:
+    """The way in through an organization's provider."""
+    address, place = reverse("console:sign_in_email"), reverse("console:sign_in_organization", args=[acme])
+    unknown = (("[name=email]", "ann@unknown.example"),)
+    yield Shot("sign-in-email", address)
+    yield Shot("sign-in-email-dark", address, dark=True)
+    yield Shot("sign-in-email-unknown", address, fill=unknown, submit="main button[type=submit]")
+    yield Shot("sign-in-organization", place)
+    yield Shot("sign-in-organization-narrow", place, narrow=True)
+    yield Shot("sign-in-failed", reverse("console:sign_in_callback", args=[acme]))
 
 
 def _end_users(pages: dict[str, str], owner: str) -> Iterator[Shot]:
