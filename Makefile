@@ -8,7 +8,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-model drill shots run test lint format bench bench-ingest lock clean
+.PHONY: help install install-model drill shots run test lint format bench bench-ingest bench-console lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ bench: install install-bench ## measure the gateway on this machine; ARGS="--pro
 
 bench-ingest: install ## measure shipping, rollups and reports beside ten million events; ARGS="--events 1000000"
 	@$(BIN)/python manage.py bench_ingest $(ARGS)
+
+bench-console: install ## measure every console page beside ten million events; ARGS="--events 200000"
+	@$(BIN)/python manage.py bench_console $(ARGS)
 
 shots: install ## pictures of every console page into var/shots; ARGS="quotas keys"
 	$(BIN)/python manage.py shots $(ARGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -64,18 +64,19 @@ class Crowd:
     wallet: Budget
 
 
-def make_crowd(keys: int, members: int) -> Crowd:
+def make_crowd(keys: int, members: int, teams_of_large: int = TEAMS) -> Crowd:
     """The organizations; keys belong to teams and, nine in ten, to members."""
     organization = Organization.objects.create(slug="large", name="Large", time_zone="Europe/Berlin")
     teams = Team.objects.bulk_create(
-        Team(organization=organization, slug=f"team-{n}", name=f"Team {n}") for n in range(TEAMS)
+        Team(organization=organization, slug=f"team-{n}", name=f"Team {n}") for n in range(teams_of_large)
     )
     users = User.objects.bulk_create(User(email=f"person-{n}@large.example") for n in range(members))
     owners = Membership.objects.bulk_create(
         Membership(organization=organization, user=user, role="member") for user in users
     )
     made = ApiKey.objects.bulk_create(
-        _key(teams[n % TEAMS], n, owners[n % members] if members and n % 10 else None) for n in range(keys)
+        _key(teams[n % len(teams)], n, owners[n % members] if members and n % 10 else None)
+        for n in range(keys)
     )
     for number in range(SMALL_ORGANIZATIONS):
         small = Organization.objects.create(slug=f"small-{number}", name=f"Small {number}")
@@ -106,16 +107,31 @@ def _key(team: Team, number: int, owner: Membership | None) -> ApiKey:
     )
 
 
-def fill(events: int, keys: int, say: Callable[[int], None]) -> None:
-    """Put ``events`` events, evenly over ``MONTH``, into its partition, and mark their hours.
+def fill(
+    events: int,
+    keys: int,
+    say: Callable[[int], None],
+    month: date = MONTH,
+    until: datetime | None = None,
+) -> None:
+    """Put ``events`` events, evenly over ``month`` (or as far as ``until``), into its partition, which takes
+    the place of one that has none yet, and mark their hours.
 
     The partition is filled before it is attached, so its indexes are built once and not row by row.
     """
-    start = datetime(MONTH.year, MONTH.month, 1, tzinfo=UTC)
-    after = partitions.after(MONTH)
-    length = datetime(after.year, after.month, 1, tzinfo=UTC) - start
-    name = partitions.name_of(MONTH)
+    start = datetime(month.year, month.month, 1, tzinfo=UTC)
+    after = partitions.after(month)
+    end = datetime(after.year, after.month, 1, tzinfo=UTC)
+    length = (until or end) - start
+    name = partitions.name_of(month)
     with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s)", [name])
+        if cursor.fetchone()[0]:
+            # The running month's is made with the database.
+            cursor.execute(f"SELECT count(*) FROM {name}")  # noqa: S608  # a name of ours
+            if cursor.fetchone()[0]:
+                raise ValueError(f"There are events in {month:%Y-%m}.")
+            cursor.execute(f"DROP TABLE {name}")
         cursor.execute(
             f"CREATE TABLE {name} (LIKE billing_usageevent INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
         )
@@ -126,12 +142,12 @@ def fill(events: int, keys: int, say: Callable[[int], None]) -> None:
         cursor.execute("SET maintenance_work_mem = '512MB'")
         cursor.execute(
             f"ALTER TABLE billing_usageevent ATTACH PARTITION {name} FOR VALUES FROM (%s) TO (%s)",
-            [start, start + length],
+            [start, end],
         )
         cursor.execute(f"VACUUM ANALYZE {name}")
         cursor.execute(
-            "INSERT INTO billing_dirtybucket (organization_id, hour)"
-            " SELECT DISTINCT organization_id, date_trunc('hour', started_at, 'UTC') FROM billing_usageevent"
+            "INSERT INTO billing_dirtybucket (organization_id, hour)"  # noqa: S608  # as above
+            f" SELECT DISTINCT organization_id, date_trunc('hour', started_at, 'UTC') FROM {name}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from urllib.parse import urlencode
 
 from django.http import HttpResponse
 from django.shortcuts import render
@@ -20,11 +21,12 @@ from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Bar, bar_chart
 from gateway.templatetags.console import money
 from tenants.access import TenantAccess
-from tenants.models import Team
+from tenants.models import ApiKey, Membership, Team
 from tenants.permissions import Permission
 
 SOON = timedelta(days=14)
 NEARLY = Decimal("0.8")
+MOST_MATTERS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,17 @@ def spend_by_day(tenant: TenantAccess, start: datetime, end: datetime) -> SafeSt
     return bar_chart(bars, label="Spend of each day of the month")
 
 
+def _search(layer: layers.Layer) -> str:
+    """The query string with which the page of limits has ``layer``: there is no room for all of many."""
+    match layer.target:
+        case ApiKey(name=name):
+            return f"?{urlencode({'q': name})}"
+        case Membership(user=user):
+            return f"?{urlencode({'q': user.email})}"
+        case _:
+            return ""
+
+
 def attention(tenant: TenantAccess, everything: layers.Layers, now: datetime) -> list[Matter]:
     """Keys that end soon, budgets of which over 80 % is used, a wallet nearly empty."""
     slug = tenant.organization.slug
@@ -68,7 +81,7 @@ def attention(tenant: TenantAccess, everything: layers.Layers, now: datetime) ->
                     "bad" if gone else "warn",
                     f"{layer.name}: budget {line.quota.get_period_display()} {'used up' if gone else 'nearly used up'}",
                     f"${line.spent:,.2f} of ${line.limit:,.2f} spent",
-                    f"{page}#{layer.place}",
+                    f"{page}{_search(layer)}#{layer.place}",
                 )
             )
     wallet = everything.wallet
@@ -121,6 +134,8 @@ def overview(request: TenantRequest) -> HttpResponse:
         None,
     )
     keys = keyring.visible_keys(tenant)
+    # What is bad comes first; of the rest, what is widest.
+    matters = sorted(attention(tenant, everything, now), key=lambda matter: matter.level != "bad")
     return render(
         request,
         "console/overview/page.html",
@@ -133,7 +148,8 @@ def overview(request: TenantRequest) -> HttpResponse:
             "wallet": everything.wallet,
             "users": top(organization, "user", start, now, where=where) if sums.requests else [],
             "models": top(organization, "model", start, now, where=where) if sums.requests else [],
-            "matters": attention(tenant, everything, now),
+            "matters": matters[:MOST_MATTERS],
+            "number_of_matters": len(matters),
             "books": ReconcileReport.objects.order_by("-at").first()
             if tenant.may(Permission.VIEW_MONEY)
             else None,

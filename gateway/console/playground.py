@@ -17,7 +17,7 @@ from billing.access import usage_event, visible_to
 from billing.money import plain
 from gateway.console import keyring
 from gateway.console.access import TenantRequest, requires
-from routing.access import model_groups_of
+from routing.access import model_groups_of, permitted_names
 from tenants.models import Team
 from tenants.permissions import Permission
 from tenants.services.lent_keys import KeyNameTaken, lend_key
@@ -28,10 +28,12 @@ def playground(request: TenantRequest) -> HttpResponse:
     """``/o/<organization>/playground/``: ask a model, with what a request can carry."""
     tenant = request.tenant
     teams = list(keyring.teams_for_new_keys(tenant).order_by("name"))
-    models = {
-        str(team.pk): [group.name for group in model_groups_of(tenant.organization, team.model_groups)]
-        for team in teams
-    }
+    organization = tenant.organization
+    groups = [group.name for group in model_groups_of(organization)]
+    models = {}
+    for team in teams:
+        permitted = permitted_names(organization, team.model_groups)
+        models[str(team.pk)] = [name for name in groups if permitted is None or name in permitted]
     return render(
         request,
         "console/playground/playground.html",

@@ -20,6 +20,9 @@ from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Organization, Team, User
 from tenants.permissions import Permission
 
+# Keys, and members, that the page has at a time.
+MOST = 50
+
 
 def _page(
     request: TenantRequest,
@@ -30,7 +33,13 @@ def _page(
 ) -> HttpResponse:
     """The page, with the layer ``edited`` (its part about ``model_group``) as a form, or an increase."""
     now = datetime.now(UTC)
-    found = layers.all_layers(request.tenant, now, also=edited, model_group=model_group)
+    search = request.GET.get("q", "").replace("\x00", "").strip()
+    found = layers.all_layers(
+        request.tenant, now, also=edited, model_group=model_group, search=search, most=MOST
+    )
+    free_keys = list(layers.limitable_keys(request.tenant, now, search)[: MOST + 1])
+    free_members = list(layers.limitable_members(request.tenant, search)[: MOST + 1])
+    more_free = len(free_keys) > MOST or len(free_members) > MOST
     bad = any(each is not None and each.is_bound for each in (form, raising and raising[1]))
     return render(
         request,
@@ -42,8 +51,12 @@ def _page(
             "raised": raising[0] if raising else None,
             "increase": raising[1] if raising else None,
             "shared_layers": [layer for layer in found.every() if layer.editable],
-            "free_keys": layers.limitable_keys(request.tenant, now),
-            "free_members": layers.limitable_members(request.tenant),
+            "free_keys": free_keys[:MOST],
+            "free_members": free_members[:MOST],
+            "search": search,
+            "searchable": bool(search) or found.more or more_free,
+            "more_free": more_free,
+            "most": MOST,
             "model_groups": [name for name, _ in group_choices(request.tenant)],
             "now": now,
         },
