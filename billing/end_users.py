@@ -18,11 +18,11 @@ from django_scopes import scope
 
 from billing.models import BlockedEndUser, Quota
 from billing.reports import days_of
-from billing.sums import SUM_FIELDS, Sums, grouped, snapshot, sources
+from billing.sums import SUM_FIELDS, Sums, snapshot, sources
 from tenants.models import Organization
 
 # What a list is sorted by, and the expression: greatest first, but for the name.
-SORTS = {"charge": "charge", "requests": "requests", "seen": "day", "name": ""}
+SORTS = {"charge": "charge", "requests": "requests", "name": ""}
 STANDINGS = ("blocked", "limited")
 _NAMED = """
     SELECT end_user, {zeros} FROM billing_blockedenduser WHERE organization_id = %(organization)s
@@ -73,18 +73,9 @@ def end_users(
 
     Two queries, however many there are. Raises ``BadPlace``.
     """
-    daily = asked.sort == "seen"
-    days = [first for _, first in days_of(organization, asked.start, asked.end)] if daily else []
-    by = "end_user_day" if daily else "end_user"
-    where = asked.where & Q(end_user__gt="")
-    parts: list[str] = []
-    values: list[Any] = []
     with scope(organization=organization), snapshot(), connection.cursor() as cursor:
-        for found in sources(organization, by, asked.start, asked.end, where, days, None):
-            text, parameters = found.query.sql_with_params()
-            parts.append(f"({text})")
-            values += parameters
-        columns = ("end_user", *(("bucket",) if daily else ()), *SUM_FIELDS)
+        parts, values = _parts(organization, "end_user", asked.start, asked.end, asked.where)
+        columns = ("end_user", *SUM_FIELDS)
         conditions, more = _conditions(organization, asked, after)
         # Django's own text has its parameters by place, so the others are given likewise.
         named, of_named = _by_place(
@@ -98,10 +89,8 @@ def end_users(
         cursor.execute(
             f"""
             WITH part ({", ".join(columns)}) AS ({" UNION ALL ".join(parts)}),
-            known AS (
-                SELECT end_user, {"max(bucket)" if daily else "0"} AS day, {summed} FROM part GROUP BY end_user
-            )
-            SELECT end_user, day, {", ".join(SUM_FIELDS)} FROM known WHERE {conditions}
+            known AS (SELECT end_user, {summed} FROM part GROUP BY end_user)
+            SELECT {", ".join(columns)} FROM known WHERE {conditions}
             ORDER BY {f"{key} DESC, " if key else ""}end_user COLLATE "C" LIMIT %s
             """,  # noqa: S608  # names of ours, and text that Django made
             [*values, *more, size],
@@ -111,10 +100,10 @@ def end_users(
 
 
 def _end_user(row: Sequence[Any], sort: str) -> EndUser:
-    end_user, day, *figures = row
+    end_user, *figures = row
     exact: list[Any] = [int(figure) for figure in figures[:-2]]
     sums = Sums(*exact, *figures[-2:])
-    key = {"charge": sums.charge, "requests": sums.requests, "seen": day, "name": ""}[sort]
+    key = {"charge": sums.charge, "requests": sums.requests, "name": ""}[sort]
     return EndUser(end_user, sums, f"{key}~{end_user}")
 
 
@@ -159,33 +148,65 @@ def _by_place(text: str, values: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def last_days(
-    organization: Organization, names: Iterable[str], start: datetime, end: datetime, where: Q
+    organization: Organization, start: datetime, end: datetime, where: Q, names: Iterable[str] | None = None
 ) -> dict[str, date]:
-    """On which day of ``[start, end)``, by the organization's calendar, each of ``names`` was here last."""
-    wanted = list(names)
-    if not wanted:
-        return {}
+    """On which day of ``[start, end)``, by the organization's calendar, each end user was here last; of
+    ``names`` alone, if they are given."""
+    if names is not None:
+        wanted = list(names)
+        if not wanted:
+            return {}
+        where = where & Q(end_user__in=wanted)
     days = days_of(organization, start, end)
-    found = grouped(
-        organization,
-        "end_user_day",
-        start,
-        end,
-        where=where & Q(end_user__in=wanted),
-        bounds=[first for _, first in days],
-    )
-    last: dict[str, date] = {}
-    for end_user, number in found:
-        day = days[number - 1][0]
-        last[end_user] = max(day, last.get(end_user, day))
-    return last
+    bounds = [first for _, first in days]
+    with scope(organization=organization), snapshot(), connection.cursor() as cursor:
+        parts, values = _parts(organization, "end_user_day", start, end, where, bounds)
+        if not parts:
+            return {}
+        columns = ", ".join(("end_user", "bucket", *SUM_FIELDS))
+        cursor.execute(
+            f"WITH part ({columns}) AS ({' UNION ALL '.join(parts)})"  # noqa: S608  # as above
+            " SELECT end_user, max(bucket) FROM part WHERE requests > 0 GROUP BY end_user",
+            values,
+        )
+        return {end_user: days[number - 1][0] for end_user, number in cursor.fetchall()}
 
 
-def blocked_end_users(organization: Organization, names: Iterable[str]) -> dict[str, BlockedEndUser]:
-    """Those of ``names`` that are blocked, with who did it."""
+def _parts(
+    organization: Organization,
+    by: str,
+    start: datetime,
+    end: datetime,
+    where: Q,
+    bounds: Sequence[datetime] = (),
+) -> tuple[list[str], list[Any]]:
+    """The queries that together have what was used for end users in ``[start, end)``, and their parameters."""
+    parts: list[str] = []
+    values: list[Any] = []
+    if start < end:
+        for found in sources(organization, by, start, end, where & Q(end_user__gt=""), bounds, None):
+            text, parameters = found.query.sql_with_params()
+            parts.append(f"({text})")
+            values += parameters
+    return parts, values
+
+
+def blocked_end_users(
+    organization: Organization, names: Iterable[str] | None = None
+) -> dict[str, BlockedEndUser]:
+    """The end users that are blocked, with who did it; of ``names`` alone, if they are given."""
     with scope(organization=organization):
-        found = BlockedEndUser.objects.select_related("blocked_by").filter(end_user__in=list(names))
+        found = BlockedEndUser.objects.select_related("blocked_by").filter(organization=organization)
+        if names is not None:
+            found = found.filter(end_user__in=list(names))
         return {row.end_user: row for row in found}
+
+
+def limited_end_users(organization: Organization) -> set[str]:
+    """Those who have limits of their own."""
+    with scope(organization=organization):
+        own = Quota.objects.filter(scope="end_user").exclude(end_user="")
+        return set(own.values_list("end_user", flat=True))
 
 
 def limits_of_end_users(organization: Organization, names: Iterable[str]) -> list[Quota]:

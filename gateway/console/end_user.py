@@ -84,7 +84,7 @@ def _page(request: TenantRequest, end_user: str, form: Limits | None = None) -> 
             "end_user": end_user,
             "sums": totals_for(organization, start, now, where),
             "before": totals_for(organization, before, start, where),
-            "last_day": last_days(organization, [end_user], start - LOOK_BACK, now, visible_to(tenant)).get(
+            "last_day": last_days(organization, start - LOOK_BACK, now, visible_to(tenant), [end_user]).get(
                 end_user
             ),
             "today": today(organization),

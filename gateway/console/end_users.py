@@ -22,6 +22,7 @@ from billing.end_users import (
     blocked_end_users,
     end_users,
     last_days,
+    limited_end_users,
 )
 from billing.exports.report import COUNTS
 from billing.exports.sheets import CONTENT_TYPES, FORMATS, Format, Row, Table, sheet
@@ -84,7 +85,7 @@ def _lines(tenant: TenantAccess, asked: Asked, found: list[EndUser], now: dateti
     names = [each.end_user for each in found]
     counters = EndUserCounters(tenant, names, now)
     blocked = blocked_end_users(tenant.organization, names)
-    last = last_days(tenant.organization, names, asked.start, min(asked.end, now), asked.where)
+    last = last_days(tenant.organization, asked.start, min(asked.end, now), asked.where, names)
     lines = []
     for each in found:
         budget = counters.tightest(each.end_user)
@@ -149,31 +150,25 @@ _TABLE = Table(
     ),
     {"charge": "charge_exact"},
 )
-# How many lines of a download are looked up at a time.
-CHUNK = 1000
 
 
 def _rows(tenant: TenantAccess, asked: Asked, now: datetime) -> Iterator[Row]:
-    found = end_users(tenant.organization, asked)
-    for begin in range(0, len(found), CHUNK):
-        chunk = found[begin : begin + CHUNK]
-        names = [each.end_user for each in chunk]
-        blocked = blocked_end_users(tenant.organization, names)
-        last = last_days(tenant.organization, names, asked.start, min(asked.end, now), asked.where)
-        own = {quota.end_user for quota in EndUserCounters(tenant, names, now).quotas}
-        for each in chunk:
-            block, day = blocked.get(each.end_user), last.get(each.end_user)
-            yield {
-                "end_user": each.end_user,
-                **{name: getattr(each.sums, name) for name in COUNTS},
-                "charge": each.sums.charge,
-                "currency": CURRENCY,
-                "last_day": day.isoformat() if day else "",
-                "own_limits": each.end_user in own,
-                "blocked": block is not None,
-                "blocked_at": block.blocked_at.isoformat() if block else "",
-                "blocked_reason": block.reason if block else "",
-            }
+    blocked = blocked_end_users(tenant.organization)
+    limited = limited_end_users(tenant.organization)
+    last = last_days(tenant.organization, asked.start, min(asked.end, now), asked.where)
+    for each in end_users(tenant.organization, asked):
+        block, day = blocked.get(each.end_user), last.get(each.end_user)
+        yield {
+            "end_user": each.end_user,
+            **{name: getattr(each.sums, name) for name in COUNTS},
+            "charge": each.sums.charge,
+            "currency": CURRENCY,
+            "last_day": day.isoformat() if day else "",
+            "own_limits": each.end_user in limited,
+            "blocked": block is not None,
+            "blocked_at": block.blocked_at.isoformat() if block else "",
+            "blocked_reason": block.reason if block else "",
+        }
 
 
 @requires(Permission.VIEW_USAGE)

@@ -137,11 +137,12 @@ def test_a_member_tries_their_own_keys_without_learning_what_others_spent(
     text = tried(sign_in, priced.cleo, key=priced.support_key.pk)
     assert "It would pass" in text
     assert "7.77" not in text
-    # A key of a team that is not theirs is no choice.
+    # A key of a team that is not theirs is no choice, and the part that is renewed says so.
     response = sign_in(priced.cleo).post(
         PAGE, {"key": priced.search_key.pk, "model": "fast", "tokens": "1", "output": "1"}
     )
     assert response.status_code == 422
+    assert "Sent with: Select a valid choice" in text_of(response.content.decode())
 
 
 def test_another_tenants_key_is_no_choice(priced: Cast, other: Cast, sign_in: SignIn) -> None:

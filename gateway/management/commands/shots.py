@@ -236,7 +236,7 @@ def _end_users(pages: dict[str, str], owner: str) -> Iterator[Shot]:
     yield Shot("end-user-edit", f"{pages['end_user']}&edit=limits", owner)
     yield Shot("end-user-edit-narrow", f"{pages['end_user']}&edit=limits", owner, narrow=True)
     for suffix, dark, narrow in (("", False, False), ("-dark", True, False), ("-narrow", False, True)):
-        large = f"{pages['trial']}?tokens=9000000&end_user=anna.k"
+        large = f"{pages['trial']}?tokens=50000&output=200000&end_user=anna.k"
         yield Shot(f"trial-refused{suffix}", large, owner, dark, narrow)
     yield Shot("trial-blocked", f"{pages['trial']}?end_user=user-2096", owner)
     yield Shot("trial-wrong", f"{pages['trial']}?tokens=many&output=0", owner)
