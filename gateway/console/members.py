@@ -41,7 +41,7 @@ EXPLAINED = {
     Permission.EXPORT_USAGE: "Export usage",
     Permission.MAKE_OWN_KEYS: "Make keys of one's own, in one's own teams",
     Permission.MANAGE_KEYS: "Make, change and revoke anybody's keys",
-    Permission.MANAGE_QUOTAS: "Set limits and budgets",
+    Permission.MANAGE_QUOTAS: "Set limits and budgets, block end users",
     Permission.MANAGE_MEMBERS: "Invite, add and remove members and set their roles",
     Permission.MANAGE_TEAMS: "Create teams and choose who is in them",
     Permission.MANAGE_ORGANIZATION: "Make and remove owners",

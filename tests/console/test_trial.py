@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from billing.calendars import BEGINNING
 from billing.models import Budget
 from billing.services.end_users import block_end_user
 from billing.services.quotas import set_quota
@@ -103,6 +104,25 @@ def test_the_layer_that_bites_first_is_told_apart_from_those_that_refuse_too(
     assert text.count("Refuses too") == 2
 
 
+def test_of_budgets_that_refuse_the_one_that_the_client_is_told_of_is_marked(
+    priced: Cast, sign_in: SignIn
+) -> None:
+    team_budget(priced, "0.001")
+    set_quota(
+        acting_user=None,
+        scope="organization",
+        target=priced.organization,
+        metric="budget",
+        limit=Decimal("0.002"),
+        period="day",
+    )
+    text = tried(sign_in, priced.ann, key=priced.search_key.pk)
+    # Asked in the order in which they were set.
+    assert "the budget of $0.001 per month of team search does not cover this request" in text
+    assert re.search(r"Team search budget a month \S+ \S+ \S+ \S+ Refuses first resets", text)
+    assert re.search(r"Organization acme budget a day \S+ \S+ \S+ \S+ Refuses too", text)
+
+
 def test_a_text_is_counted_by_its_bytes_and_not_kept_in_an_address(priced: Cast, sign_in: SignIn) -> None:
     text = tried(sign_in, priced.ann, key=priced.search_key.pk, text=WORDS)
     # {"model":"fast","messages":[{"role":"user","content":"one two three"}],"max_tokens":500}: 88 bytes, so 23
@@ -129,13 +149,25 @@ def test_a_model_that_is_not_served_leaves_the_limits_unasked(priced: Cast, sign
 def test_a_member_tries_their_own_keys_without_learning_what_others_spent(
     priced: Cast, sign_in: SignIn
 ) -> None:
-    team_budget(priced, "5")
     wallet = Budget.objects.get(quota__isnull=True)
     Budget.objects.filter(pk=wallet.pk).update(spent=Decimal("7.77"))
+    for level, target in (("organization", priced.organization), ("team", priced.support)):
+        quota = set_quota(
+            acting_user=None, scope=level, target=target, metric="budget", limit=Decimal(50), period="total"
+        )
+        # As a worker made it.
+        Budget.objects.create(
+            organization=priced.organization,
+            quota=quota,
+            period_start=BEGINNING,
+            limit=Decimal(50),
+            spent=Decimal("7.77"),
+        )
     priced.support_key.owner = priced.cleo
     priced.support_key.save(update_fields=["owner"])
     text = tried(sign_in, priced.cleo, key=priced.support_key.pk)
     assert "It would pass" in text
+    assert "Organization acme budget in total $50.00" in text
     assert "7.77" not in text
     # A key of a team that is not theirs is no choice, and the part that is renewed says so.
     response = sign_in(priced.cleo).post(
