@@ -74,16 +74,15 @@ class Watch:
         self._until: float | None = None
         self._fired = False
 
-    def start(self, seconds: float) -> None:
-        """Cancel the current task if it does not call ``pause`` within ``seconds``."""
-        loop = asyncio.get_running_loop()
-        self._until = until = loop.time() + seconds
+    def start(self, until: float) -> None:
+        """Cancel the current task if it does not call ``pause`` before the loop's time is ``until``."""
+        self._until = until
         if self._timer is None:
             self._task = asyncio.current_task()
-            self._timer = loop.call_at(until, self._look)
+            self._timer = asyncio.get_running_loop().call_at(until, self._look)
         elif until < self._timer.when():
             self._timer.cancel()
-            self._timer = loop.call_at(until, self._look)
+            self._timer = asyncio.get_running_loop().call_at(until, self._look)
 
     def pause(self) -> None:
         """The wait is over."""
@@ -191,14 +190,20 @@ class Answer:
     async def read(self, wait: float, phase: str = "idle") -> bytes:
         """The next bytes as they come; empty at the end. Waits up to ``wait`` seconds."""
         assert self._response is not None  # noqa: S101  # open() comes first
-        limit = self._limit(wait)
-        self._watch.start(limit)
+        # Once for each chunk of each stream: the clock is read once, and nothing is called that need not be.
+        now = asyncio.get_running_loop().time()
+        until = now + wait
+        if until > self._deadline:
+            until = self._deadline
+            if now >= until:
+                raise UpstreamTimeout("total")
+        self._watch.start(until)
         try:
             chunk = await self._response.body_reader.read_chunk()
             self._watch.check()
         except asyncio.CancelledError:
             if self._watch.expired():
-                raise UpstreamTimeout(phase if limit >= wait else "total") from None
+                raise UpstreamTimeout(phase if until < self._deadline else "total") from None
             raise
         except PyreqwestError:
             raise ConnectionBroken from None

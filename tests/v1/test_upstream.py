@@ -17,7 +17,7 @@ def run(test: Coroutine[Any, Any, str]) -> str:
 
 async def waiting(watch: Watch, seconds: float, limit: float) -> str:
     """Wait ``seconds`` under a limit; what came of it."""
-    watch.start(limit)
+    watch.start(asyncio.get_running_loop().time() + limit)
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
