@@ -18,6 +18,12 @@ class NoExchangeRate(ValueError):
     """No rate of the currency was in force."""
 
 
+def currencies_at(at: datetime) -> list[str]:
+    """The currencies (ISO 4217) that had a rate at ``at``, US dollars among them, by name."""
+    rated = ExchangeRate.objects.filter(effective_from__lte=at).values_list("currency", flat=True).distinct()
+    return sorted({USD, *rated})
+
+
 def rate_at(currency: str, at: datetime) -> Decimal:
     """How much of ``currency`` (ISO 4217) one US dollar was at ``at``. Raises ``NoExchangeRate``."""
     if currency == USD:

@@ -25,6 +25,7 @@ from gateway.console import (
     price_history,
     quotas,
     requests,
+    settings,
     sign_in,
     statements,
     trial,
@@ -53,6 +54,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("notifications/", include(notifications.urlpatterns)),
     path("sign-in/", include(sign_in.urlpatterns)),
     path("audit/", audit.audit, name="audit"),
+    path("settings/", include(settings.urlpatterns)),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

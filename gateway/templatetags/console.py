@@ -245,6 +245,7 @@ SECTIONS: tuple[tuple[str, str, str, tuple[Permission, ...]], ...] = (
     ("Notifications", "notifications", "info", (Permission.MANAGE_NOTIFICATIONS,)),
     ("Sign-in", "single_sign_on", "lock", (Permission.MANAGE_ORGANIZATION,)),
     ("Audit", "audit", "audit", (Permission.VIEW_AUDIT,)),
+    ("Settings", "settings", "edit", (Permission.MANAGE_ORGANIZATION, Permission.VIEW_AUDIT)),
 )
 # The headings under which sections stand, in order; what is not named stands above them.
 HEADINGS: tuple[tuple[str, tuple[str, ...]], ...] = (

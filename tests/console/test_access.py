@@ -24,6 +24,7 @@ PAGES = {
     "members": EVERYBODY,
     "roles": EVERYBODY,
     "audit": MANAGERS,
+    "settings": MANAGERS,
 }
 
 

@@ -65,6 +65,7 @@ READS: dict[str, tuple[int, ...]] = {
     "console:home": (302, 302, 302, 302, 302, 302),
     "console:organization_new": ALL,
     "console:overview": ALL,
+    "console:settings": MANAGERS,
     "console:keys": ALL,
     "console:key_new": (200, 200, 403, 200, 403, 200),
     "console:key": WATCHERS,
@@ -235,6 +236,11 @@ MANAGED = (302, 302, 403, 403, 403, 403)
 ANYBODY = (302, 302, 302, 302, 302, 302)
 # Words in braces stand for an id of the world.
 WRITES = [
+    Write(
+        "settings",
+        (302, 403, 403, 403, 403, 403),
+        {"name": "Renamed", "time_zone": "Asia/Tokyo", "currency": "USD"},
+    ),
     # A service key: a plain member may only make keys for themselves.
     Write("key_new", (200, 200, 403, 422, 403, 200), {"name": "new", "team": "{search}", "owner": ""}),
     Write(

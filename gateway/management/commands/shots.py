@@ -144,6 +144,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
             "funds",
             "requests",
             "audit",
+            "settings",
         )
     }
     pages |= _of_one_object(sample)
@@ -175,6 +176,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     mixed = reverse("console:model_prices", args=[acme, sample.model])
     yield Shot("model_prices-mixed", mixed, owner)
     yield Shot("members-viewer", pages["members"], sample.viewer)
+    yield _wrong_settings(pages["settings"], owner)
     yield Shot("model-why-left-out", f"{pages['model_why']}?tokens=9000000&needs=vision&region=eu", owner)
     yield Shot("model-why-wrong", f"{pages['model_why']}?tokens=many&region=EU!", owner)
     yield Shot("keys-none-match", f"{pages['keys']}?q=nothing", owner)
@@ -307,6 +309,12 @@ def _reports(costs: str, owner: str) -> Iterator[Shot]:
     yield Shot("costs-months", f"{costs}?by=month&from=2026-01-01", owner)
     yield Shot("costs-download", costs, owner, submit=".page-head summary")
     yield Shot("costs-download-narrow", costs, owner, narrow=True, submit=".page-head summary")
+
+
+def _wrong_settings(settings_url: str, owner: str) -> Shot:
+    """The page of settings with an origin that ends in a slash."""
+    wrong = (("[name=cors_origins]", "https://app.acme.example/"),)
+    return Shot("settings-wrong", settings_url, owner, fill=wrong, submit=".form-foot .primary")
 
 
 def without_picture(shots: list[Shot]) -> set[str]:

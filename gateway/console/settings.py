@@ -1,0 +1,128 @@
+"""The organization's settings: what it is called, whose midnight ends its days, and how /v1 treats its apps."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django import conf, forms
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import path
+from django.utils import timezone
+
+from billing.currencies import currencies_at
+from gateway.console.access import TenantRequest, demand, requires
+from gateway.console.organizations import zones
+from tenants.models import Organization, header_choices, origin_validator
+from tenants.permissions import Permission
+from tenants.services.organizations import update_organization
+
+
+class OrganizationSettings(forms.Form):
+    """What an owner may change; what an operator agreed with the organization is not among it."""
+
+    name = forms.CharField(max_length=200, widget=forms.TextInput(attrs={"autocomplete": "organization"}))
+    time_zone = forms.ChoiceField(
+        label="Time zone",
+        help_text="Days, weeks and months of budgets and reports begin at its midnight. After a change the running "
+        "ones begin at the new midnight, with what was spent since.",
+    )
+    currency = forms.ChoiceField(
+        help_text="Amounts are shown, and statements invoiced, in it too. The account itself is kept in US dollars.",
+    )
+    lower_max_tokens = forms.BooleanField(
+        label="Shorten an answer to what a hard budget has left",
+        required=False,
+        help_text="Else a request whose longest answer would not fit is refused.",
+    )
+    store_responses = forms.BooleanField(
+        label="Keep responses of /v1/responses",
+        required=False,
+        help_text="With what was asked, encrypted and for a limited time, so that apps can go on from them by "
+        "previous_response_id. Else such requests are answered and nothing is kept.",
+    )
+    hidden_headers = forms.MultipleChoiceField(
+        label="Response headers that callers do not get",
+        required=False,
+        choices=header_choices,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="They tell which deployment answered and after how many attempts.",
+    )
+    cors_origins = forms.CharField(
+        label="Browser apps that may call /v1",
+        required=False,
+        widget=forms.Textarea(
+            attrs={"rows": 3, "spellcheck": "false", "placeholder": "https://app.example.com"}
+        ),
+        help_text="One origin a line. Empty: no page may read answers in a browser. Whoever opens such a page can "
+        "read its key, so give it one with narrow limits.",
+    )
+
+    def __init__(self, organization: Organization, data: Any = None) -> None:
+        initial = {
+            "name": organization.name,
+            "time_zone": organization.time_zone,
+            "currency": organization.currency,
+            "lower_max_tokens": organization.lower_max_tokens,
+            "store_responses": organization.store_responses,
+            "hidden_headers": organization.hidden_headers,
+            "cors_origins": "\n".join(organization.cors_origins),
+        }
+        super().__init__(data, initial=initial)
+        places = zones()
+        # An old name of a place stays until somebody chooses another.
+        if organization.time_zone not in dict(places):
+            places.insert(0, (organization.time_zone, organization.time_zone))
+        self._choose_from("time_zone", places)
+        known = {*currencies_at(timezone.now()), organization.currency}
+        self._choose_from("currency", [(each, each) for each in sorted(known)])
+
+    def _choose_from(self, name: str, choices: list[tuple[str, str]]) -> None:
+        self.fields[name].choices = choices  # type: ignore[attr-defined]  # a ChoiceField
+
+    def clean_cors_origins(self) -> list[str]:
+        origins = list(dict.fromkeys(self.cleaned_data["cors_origins"].replace(",", "\n").split()))
+        for origin in origins:
+            try:
+                origin_validator(origin)
+            except ValidationError as error:
+                raise ValidationError(f"“{origin}”: {error.message}") from None
+        return origins
+
+
+@requires(Permission.MANAGE_ORGANIZATION, Permission.VIEW_AUDIT)
+def settings(request: TenantRequest) -> HttpResponse:
+    """The settings; owners change them, admins read them."""
+    organization = request.tenant.organization
+    form = OrganizationSettings(organization, request.POST or None)
+    if request.method == "POST":
+        demand(request.tenant, Permission.MANAGE_ORGANIZATION)
+        if form.is_valid():
+            changes = {name: form.cleaned_data[name] for name in form.changed_data}
+            try:
+                saved = update_organization(acting_user=request.user, organization=organization, **changes)
+            except ValueError as error:
+                form.add_error(None, str(error))
+            else:
+                messages.success(request, f"Saved the settings of {saved.name}.")
+                return redirect("console:settings", organization=organization.slug)
+    may_change = request.tenant.may(Permission.MANAGE_ORGANIZATION)
+    for field in form.fields.values():
+        field.disabled = not may_change
+    return render(
+        request,
+        "console/settings/page.html",
+        {
+            "form": form,
+            "may_change": may_change,
+            "replay_hours": conf.settings.IDEMPOTENCY_HOURS,
+            "local_now": timezone.now().astimezone(ZoneInfo(organization.time_zone)),
+        },
+        status=422 if form.errors else 200,
+    )
+
+
+urlpatterns = [path("", settings, name="settings")]
