@@ -17,7 +17,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from billing import journal_check, ledger, rollup_check, rollups, spans
+from billing import journal_check, ledger, rollup_check, rollups, spans, tag_rollups
 from billing.models import ReconcileReport
 from billing.money import plain
 from billing.statements import proof
@@ -218,6 +218,8 @@ def bring_up_to_date(*, settle: bool = False) -> None:
             _queue(cursor, "billing_dirtybucket", cursor.fetchall())
             cursor.execute(rollup_check.QUANTITIES)
             _queue(cursor, "billing_dirtybucket", cursor.fetchall())
+            cursor.execute(tag_rollups.DIFFERENCES)
+            _queue(cursor, "billing_dirtybucket", cursor.fetchall())
             rollup_check.spoil_wrong_spans(cursor)
             cursor.execute(_ROLLUPS_AND_LEDGER)
             _queue(cursor, "billing_unpostedhour", cursor.fetchall())
@@ -289,7 +291,11 @@ def _of_usage(cursor: Any) -> Iterator[Difference]:
                 yield Difference(
                     slug, f"{measure} of events and rollups", _hour(hour), _figure(events), _figure(rolled_up)
                 )
-    for line in (*rollup_check.of_quantities(cursor), *rollup_check.of_spans(cursor)):
+    for line in (
+        *rollup_check.of_quantities(cursor),
+        *rollup_check.of_tags(cursor),
+        *rollup_check.of_spans(cursor),
+    ):
         where = " ".join(filter(None, (_hour(line.hour), line.part)))
         yield Difference(line.organization, line.what, where, _figure(line.expected), _figure(line.found))
 

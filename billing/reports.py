@@ -55,7 +55,8 @@ class Row:
 class Report:
     """Usage of an organization from ``start`` (included) to ``end`` (excluded), both in UTC."""
 
-    by: Dimension
+    # A Dimension, or ``tag:`` and the name of a tag (``billing.tag_reports``).
+    by: str
     start: datetime
     end: datetime
     time_zone: str

@@ -1,5 +1,5 @@
-"""What hours must equal beside their plain sums: the rarer classes of the events, and the sums of the days
-and months made of them."""
+"""What hours must equal beside their plain sums: the rarer classes of the events, their sums by tag, and the
+sums of the days and months made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from billing import spans
+from billing import spans, tag_rollups
 
 # In the form of the other comparisons of usage: organization, slug, hour, and then the figures.
 QUANTITIES = """
@@ -73,6 +73,16 @@ def of_quantities(cursor: Any) -> Iterator[Line]:
     cursor.execute(QUANTITIES)
     for _, slug, hour, name, expected, found in cursor.fetchall():
         yield Line(slug, f"{name} of events and rollups", hour, "", expected, found)
+
+
+def of_tags(cursor: Any) -> Iterator[Line]:
+    """Tags whose sums differ between the events of an hour and its rollups."""
+    cursor.execute(tag_rollups.DIFFERENCES)
+    for _, slug, hour, tag, *figures in cursor.fetchall():
+        for position, measure in enumerate(tag_rollups.COMPARED):
+            expected, found = figures[2 * position : 2 * position + 2]
+            if expected != found:
+                yield Line(slug, f"{measure} of events and rollups by tag", hour, tag, expected, found)
 
 
 def of_spans(cursor: Any) -> Iterator[Line]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 
-from billing import spans
+from billing import spans, tag_rollups
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,9 @@ def _recompute(organization_id: int, hour: datetime, *, young: bool) -> bool:
             "first": hour + timedelta(minutes=minutes[0]),
             "after": hour + timedelta(minutes=minutes[-1] + 1),
         }
-        for statement in (_CLEAR, _SUM, _KEYS_USED, _TO_POST, _TIME_ZONE):
+        for statement in (_CLEAR, _SUM, _KEYS_USED, _TO_POST):
             cursor.execute(statement, parameters)
+        tag_rollups.recompute(cursor, parameters)
+        cursor.execute(_TIME_ZONE, parameters)
         spans.spoil(cursor, organization_id, cursor.fetchone()[0], hour)
     return True

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import reduce
-from typing import cast
 
 from django.db.models import Q
 
@@ -16,7 +15,7 @@ from billing.exports import focus, report, usage
 from billing.exports.sheets import Row, Table
 from billing.models import Export
 from billing.money import EXACT
-from billing.reports import Dimension, cost_report
+from billing.tag_reports import report_of
 from billing.usage_export import usage_row
 from tenants.models import Organization
 
@@ -49,7 +48,7 @@ def table_of(export: Export) -> Table:
         return usage.TABLE
     if export.what == "focus":
         return focus.TABLE
-    return report.table_of(cast(Dimension, export.by), provider_cost=False)
+    return report.table_of(export.by, provider_cost=False)
 
 
 def pieces_of(export: Export) -> Iterator[Piece]:
@@ -61,7 +60,7 @@ def pieces_of(export: Export) -> Iterator[Piece]:
         for part in focus.focus_parts(organization, start, end, where=where):
             yield Piece(part.rows, part.requests, part.charge)
     else:
-        made = cost_report(organization, cast(Dimension, export.by), start, end, where)
+        made = report_of(organization, export.by, start, end, where)
         yield Piece(list(report.report_rows(made)), made.totals.requests, made.totals.charge)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from billing.exports.sheets import Row, Table
-from billing.reports import Dimension, Report
+from billing.reports import Report
 from billing.usage_export import CURRENCY
 
 COUNTS = (
@@ -19,11 +19,11 @@ COUNTS = (
 )
 
 
-def table_of(by: Dimension, *, provider_cost: bool) -> Table:
+def table_of(by: str, *, provider_cost: bool) -> Table:
     """The columns of a report divided ``by``; with the provider's cost and the margin for operators."""
     amounts = ("charge", *(("cost", "margin") if provider_cost else ()))
     return Table(
-        f"costs-by-{by}",
+        f"costs-by-{by.replace(':', '-')}",
         (by, "id", "detail", *COUNTS, *amounts, "currency"),
         {name: f"{name}_exact" for name in amounts},
     )

@@ -16,6 +16,7 @@ from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
 from billing.models.schedule import Schedule, ScheduleRecipient, ScheduleRun
 from billing.models.statement import Statement, StatementLine, StatementNumber, StatementPosting
+from billing.models.tag import TagRollup, TagValue
 from billing.models.task import TaskRun
 from billing.models.usage import (
     DeadLetter,
@@ -51,6 +52,8 @@ __all__ = (
     "StatementLine",
     "StatementNumber",
     "StatementPosting",
+    "TagRollup",
+    "TagValue",
     "TaskRun",
     "UsageEvent",
     "UsageRollup",

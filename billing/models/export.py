@@ -25,7 +25,7 @@ class Export(models.Model):
     requested_at = models.DateTimeField(db_default=Now())
     # usage, focus or report; a report is divided ``by``.
     what = models.CharField(max_length=10)
-    by = models.CharField(max_length=12, blank=True)
+    by = models.CharField(max_length=50, blank=True)
     format = models.CharField(max_length=5)
     # Days of the organization's calendar, both included.
     first = models.DateField()

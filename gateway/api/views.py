@@ -12,7 +12,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing.access import names_of, usage_page, visible_to
-from billing.reports import DIMENSIONS, cost_report
+from billing.reports import DIMENSIONS
+from billing.tag_reports import TAG, NotByTag, known, report_of, visible_by_tag
 from billing.usage_export import usage_row
 from gateway.api.serializers import KeySerializer, report_shape
 from gateway.console.access import somewhere
@@ -106,12 +107,16 @@ class ReportView(TenantView):
     def get(self, request: Request, organization: str) -> Response:  # noqa: ARG002  # entered by TenantScope
         """The whole report."""
         by = request.query_params.get("by", "user")
-        allowed = [each for each in DIMENSIONS if self.provider_cost or each != "deployment"]
-        if by not in allowed:
-            raise ValidationError({"detail": f"by: use one of {', '.join(allowed)}."})
+        if not known(by, operator=self.provider_cost):
+            allowed = [each for each in DIMENSIONS if self.provider_cost or each != "deployment"]
+            raise ValidationError({"detail": f"by: use one of {', '.join(allowed)}, or tag:<name>."})
         query = self.query()
-        where: Q = visible_to(self.tenant) & query.where
-        report = cost_report(self.tenant.organization, by, *query.bounds, where)
+        visible = visible_by_tag if by.startswith(TAG) else visible_to
+        where: Q = visible(self.tenant) & query.where
+        try:
+            report = report_of(self.tenant.organization, by, *query.bounds, where)
+        except NotByTag as error:
+            raise ValidationError({"detail": str(error)}) from None
         return Response(report_shape(report, provider_cost=self.provider_cost))
 
 

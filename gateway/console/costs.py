@@ -24,6 +24,7 @@ from billing.reports import (
     daily_series,
 )
 from billing.sums import total
+from billing.tag_reports import TAG, NotByTag, report_of, tag_names, visible_by_tag
 from gateway.console import downloads
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Bar, bar_chart
@@ -47,7 +48,7 @@ COLOURS = ("s1", "s2", "s3", "s4", "s5", "s6")
 class Tab:
     """One way to divide a report."""
 
-    by: Dimension
+    by: str
     label: str
     # What a row is called.
     heading: str
@@ -85,6 +86,17 @@ def tabs_for(request: TenantRequest, query: UsageQuery) -> list[Tab]:
         tab
         for tab in TABS
         if (request.user.is_staff or not tab.operators_only) and not too_long.get(tab.by, False)
+    ] + _tag_tabs(request)
+
+
+def _tag_tabs(request: TenantRequest) -> list[Tab]:
+    """One for each tag that requests have had, for whoever sees the usage of a team."""
+    if request.tenant.teams_with(Permission.VIEW_USAGE) == []:
+        return []
+    explanation = "What clients gave in the header X-Weir-Tags. Each request has one value of a tag, or none."
+    return [
+        Tab(f"{TAG}{name}", f"Tag {name}", name, "model", explanation)
+        for name in tag_names(request.tenant.organization)
     ]
 
 
@@ -148,7 +160,7 @@ class Change:
 def _changes(query: UsageQuery, report: Report, where: Q) -> tuple[list[Change | None], Change]:
     """For each row, and for the whole, the change since the period before. Times are compared by their
     place, the sum of others with what the rows named have not."""
-    earlier = cost_report(query.organization, report.by, *query.before.bounds, where)
+    earlier = report_of(query.organization, report.by, *query.before.bounds, where)
     changes: list[Change | None] = []
     if report.by in ("month", "day"):
         charges = [row.sums.charge for row in earlier.rows]
@@ -224,9 +236,19 @@ def costs(request: TenantRequest) -> HttpResponse:
     try:
         query = read(request.GET, organization, names)
     except BadQuery as error:
-        query, problem = read({}, organization, names), str(error)
-    tab, where = tab_of(request, query), visible_to(request.tenant) & query.where
-    report = cost_report(organization, tab.by, *query.bounds, where, most=SHOWN)
+        query, problem = read({}, organization, names), f"{error} This month is shown instead."
+    tab = tab_of(request, query)
+    visible = visible_by_tag if tab.by.startswith(TAG) else visible_to
+    where = visible(request.tenant) & query.where
+    try:
+        report = report_of(organization, tab.by, *query.bounds, where, most=SHOWN)
+    except NotByTag as error:
+        problem, tab, where = (
+            f"{error} Users are shown instead.",
+            TABS[0],
+            visible_to(request.tenant) & query.where,
+        )
+        report = report_of(organization, tab.by, *query.bounds, where, most=SHOWN)
     chart, legend, days = _chart(query, report, where)
     changes, change = _changes(query, report, where) if query.compare else ([], None)
     seen = names_seen(request.tenant, names)

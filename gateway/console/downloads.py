@@ -16,7 +16,8 @@ from billing.exports.focus import focus_rows
 from billing.exports.report import report_rows, table_of
 from billing.exports.sheets import CONTENT_TYPES, FORMATS, Format, Row, Table, sheet
 from billing.exports.usage import TABLE as USAGE
-from billing.reports import DIMENSIONS, cost_report, totals_for
+from billing.reports import totals_for
+from billing.tag_reports import TAG, NotByTag, known, report_of, visible_by_tag
 from billing.usage_export import streamed_export, usage_rows
 from gateway.console.access import TenantRequest, requires
 from gateway.console.files import sent
@@ -58,7 +59,8 @@ def _asked(request: TenantRequest) -> UsageQuery:
     """What the address asks for, of what the person may see. Raises BadQuery."""
     organization = request.tenant.organization
     query = read(request.GET, organization, names_of(organization))
-    return query.within(visible_to(request.tenant))
+    by_tag = request.GET.get("by", "").startswith(TAG)
+    return query.within((visible_by_tag if by_tag else visible_to)(request.tenant))
 
 
 @requires(Permission.VIEW_USAGE, Permission.VIEW_OWN_USAGE)
@@ -66,14 +68,14 @@ def report(request: TenantRequest, *, format_: Format) -> HttpResponse:
     """``costs/report.<format>``: every row of the report the page shows, exact, without a total."""
     by = request.GET.get("by", "user")
     staff = request.user.is_staff
-    if by not in DIMENSIONS or (by == "deployment" and not staff):
+    if not known(by, operator=staff):
         return _refused(f"by: “{by[:40]}” is no dimension.")
     try:
         query = _asked(request)
-    except BadQuery as error:
+        found = report_of(query.organization, by, *query.bounds, query.where)
+    except (BadQuery, NotByTag) as error:
         return _refused(str(error))
-    table = table_of(by, provider_cost=staff)
-    rows = report_rows(cost_report(query.organization, by, *query.bounds, query.where))
+    table, rows = table_of(by, provider_cost=staff), report_rows(found)
     return _download(query, table, rows, format_)
 
 

@@ -16,9 +16,10 @@ from billing.exports.files import file_of, sidecar_of
 from billing.exports.making import name_of
 from billing.exports.sheets import CONTENT_TYPES, FORMATS, Format
 from billing.models import Export, Schedule
-from billing.reports import DIMENSIONS
 from billing.services.exports import TooMany, What, remove_export, request_export
 from billing.services.schedules import BadSchedule, remove_schedule
+from billing.tag_reports import COLUMNS as BY_TAG
+from billing.tag_reports import TAG, known, tag_names
 from gateway.console import monthly
 from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.files import sent
@@ -63,6 +64,8 @@ def _about(export: Export, names: Names) -> list[str]:
 
 
 def _title(export: Export) -> str:
+    if export.what == "report" and export.by.startswith(TAG):
+        return f"Report by tag {export.by.removeprefix(TAG)}"
     if export.what == "report":
         return f"Report by {dict(BY_LABELS).get(export.by, export.by).lower()}"
     return {what: label for what, label, _ in WHATS}[export.what]
@@ -86,6 +89,7 @@ def _page(request: TenantRequest, problem: str = "", monthly_problem: str = "") 
             "whats": WHATS,
             "formats": FORMAT_LABELS,
             "dimensions": BY_LABELS,
+            "tags": [(f"{TAG}{name}", f"Tag {name}") for name in tag_names(organization)],
             "chosen": {
                 "what": asked.get("what", "usage"),
                 "format": asked.get("format", "csv"),
@@ -115,10 +119,12 @@ def exports(request: TenantRequest) -> HttpResponse:
         return _page(request, f"what: “{what[:40]}” cannot be exported.")
     if format_ not in FORMATS:
         return _page(request, f"format: “{format_[:40]}” is no format.")
-    if what == "report" and (by not in DIMENSIONS or by == "deployment"):
+    if what == "report" and not known(by):
         return _page(request, f"by: “{by[:40]}” is no dimension.")
     try:
         query = read(request.POST, organization, names_of(organization))
+        if what == "report" and by.startswith(TAG) and query.columns.keys() - BY_TAG:
+            return _page(request, "by: usage by tag can be narrowed by team and model only.")
         request_export(
             acting_user=request.user,
             organization=organization,

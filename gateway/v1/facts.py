@@ -13,6 +13,7 @@ import orjson
 from billing.token_usage import NO_QUANTITIES, SEARCHES, TokenUsage
 from gateway.v1.errors import InvalidRequest
 from gateway.v1.forms import Form
+from tenants.keys import concealed
 
 # A token is seldom shorter than this many UTF-8 bytes of JSON in any language we have measured.
 BYTES_PER_TOKEN = 4
@@ -28,6 +29,8 @@ BYTES_PER_FILE_TOKEN, BYTES_PER_SOUND_TOKEN, MOST_BY_ADDRESS = 1, 31, 1_000_000
 DEFAULT_OUTPUT_TOKENS = 4_096
 MAX_CHOICES = 128
 MAX_END_USER = 256
+MOST_TAGS = 8
+NO_TAGS: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -70,6 +73,8 @@ class Facts:
     # From the headers X-Weir-Max-Cost (US dollars) and X-Weir-Region; None: not sent.
     max_cost: Decimal | None = None
     regions: frozenset[str] | None = None
+    # From the header X-Weir-Tags.
+    tags: Mapping[str, str] = field(default_factory=lambda: NO_TAGS)
     # Classes of `billing.pricing.CLASSES` that it uses besides its endpoint's own; each must have a price.
     classes: frozenset[str] = frozenset()
     # The most it can use of what is counted one by one, by class of `TokenUsage.quantities`.
@@ -222,7 +227,8 @@ def embedding_facts(raw: bytes, end_user_header: str) -> Facts:
 
 
 def narrow(facts: Facts, headers: Mapping[bytes, bytes]) -> None:
-    """Take over what headers say about where the request may go; raises InvalidRequest naming the header."""
+    """Take over what headers say about where the request may go and what it is for; raises InvalidRequest
+    naming the header."""
     ceiling, regions = headers.get(b"x-weir-max-cost"), headers.get(b"x-weir-region")
     session = headers.get(b"x-session-id")
     if session is not None:
@@ -245,8 +251,33 @@ def narrow(facts: Facts, headers: Mapping[bytes, bytes]) -> None:
                 code="invalid_value",
             )
         facts.regions = names
+    tags = headers.get(b"x-weir-tags")
+    if tags is not None:
+        facts.tags = _tags(tags.decode("utf-8", "replace"))
 
 
+def _tags(header: str) -> dict[str, str]:
+    """``feature=search, env=prod`` by name. A value that looks like a key is not kept."""
+    found: dict[str, str] = {}
+    for each in header.split(","):
+        name, _, value = (part.strip() for part in each.partition("="))
+        if not _TAG.fullmatch(name) or not _TAG_VALUE.fullmatch(value) or name in found:
+            found.clear()
+            break
+        found[name] = concealed(value)
+    if not 0 < len(found) <= MOST_TAGS:
+        raise InvalidRequest(
+            f"Invalid 'X-Weir-Tags': expected up to {MOST_TAGS} tags with commas between them, each once, "
+            "such as feature=search, env=prod; names of a to z, 0 to 9, hyphen and underscore, values of up "
+            "to 100 characters.",
+            param="X-Weir-Tags",
+            code="invalid_value",
+        )
+    return found
+
+
+_TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
+_TAG_VALUE = re.compile(r"[^\x00-\x1f\x7f,]{1,100}")
 _DOLLARS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 

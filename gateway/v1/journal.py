@@ -110,13 +110,14 @@ def _identity(exchange: Exchange) -> dict[str, Any]:
 
 
 def _tags(exchange: Exchange) -> dict[str, str]:
+    given = exchange.facts.tags if exchange.facts is not None else {}
     if exchange.refusal:
-        return {REFUSED_BY: exchange.refusal}
+        return {**given, REFUSED_BY: exchange.refusal}
     if exchange.replay_of:
-        return {REPLAY_OF: exchange.replay_of}
+        return {**given, REPLAY_OF: exchange.replay_of}
     if exchange.lowered_to is not None:
-        return {LOWERED_TO: str(exchange.lowered_to)}
-    return {}
+        return {**given, LOWERED_TO: str(exchange.lowered_to)}
+    return {**given}
 
 
 def _time(moment: datetime) -> str:

@@ -9,16 +9,20 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django_scopes import scopes_disabled
 
+from billing import rollups
+from billing.exports.making import make_due
 from billing.models import DirtyBucket
 from gateway.console.charts import Bar, bar_chart, short_money, ticks
 from gateway.usage_query import today
-from tenants.models import Membership
+from tenants.models import ApiKey, Membership
 from tenants.permissions import Role
 from tests.billing.made_usage import Tenant, event, make_member, make_tenant, rollup, utc
 
@@ -411,3 +415,75 @@ def test_today_is_that_of_the_organization(acme: Tenant) -> None:
     now = datetime.now(UTC)
     assert (east - west).days in (1, 2)
     assert abs((east - now.date()).days) <= 1
+
+
+def tagged(key: ApiKey, charge: str, **tags: str) -> None:
+    event(key, "2026-03-02T10:00", f"req-{charge}-{key.pk}", charge, tags=tags)
+    with scopes_disabled():
+        DirtyBucket.objects.create(organization=key.organization, hour=utc("2026-03-02T10:00"))
+    while rollups.refresh():
+        pass
+
+
+def body_of(client: Client, address: str) -> str:
+    response: Any = client.get(address)
+    return b"".join(response).decode()
+
+
+def test_each_tag_is_a_way_to_divide_the_costs(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2", feature="search")
+    tagged(acme.banner, "3", feature="chat", env="prod")
+    tagged(acme.batch, "1")
+    page = owner.get(f"{COSTS}?by=tag:feature&{MARCH}&compare=before").content.decode()
+    assert ">Tag env</a>" in page
+    text = text_of(page)
+    assert text.index(" chat ") < text.index("Without this tag")
+    assert "$6.00" in text
+    report = body_of(owner, f"{COSTS}report.csv?by=tag:feature&{MARCH}")
+    lines = list(csv.DictReader(io.StringIO(report)))
+    assert [(line["tag:feature"], Decimal(line["charge"])) for line in lines] == [
+        ("chat", Decimal(3)),
+        ("search", Decimal(2)),
+        ("Without this tag", Decimal(1)),
+    ]
+
+
+def test_usage_by_tag_narrowed_by_a_key_says_that_it_cannot(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2", feature="search")
+    page = owner.get(f"{COSTS}?by=tag:feature&{MARCH}&key={acme.backend.pk}").content.decode()
+    assert "can be narrowed by team and model, not by key" in page
+    refused = owner.get(f"{COSTS}report.csv?by=tag:feature&{MARCH}&key={acme.backend.pk}")
+    assert refused.status_code == 400
+
+
+def test_a_teams_admin_sees_tags_of_the_teams_usage_and_a_member_none(acme: Tenant) -> None:
+    tagged(acme.backend, "2", feature="search")
+    tagged(acme.banner, "3", feature="chat")
+    lead = signed_in(make_member(acme.organization, "lead@acme.example", Role.MEMBER, acme.search))
+    report = body_of(lead, f"{COSTS}report.csv?by=tag:feature&{MARCH}")
+    assert [line["tag:feature"] for line in csv.DictReader(io.StringIO(report))] == ["search"]
+    own = signed_in(acme.ann)
+    assert "Tag feature" not in own.get(f"{COSTS}?{MARCH}").content.decode()
+    lines = body_of(own, f"{COSTS}report.csv?by=tag:feature&{MARCH}").splitlines()
+    assert len(lines) == 1
+
+
+def test_the_api_divides_by_a_tag(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2", feature="search")
+    answer = owner.get(f"/api/organizations/acme/report?by=tag:feature&{MARCH}").json()
+    assert [(row["id"], row["charge"]) for row in answer["rows"]] == [("value:search", "2.00")]
+    assert owner.get(f"/api/organizations/acme/report?by=tag:&{MARCH}").status_code == 400
+
+
+def test_an_export_divides_by_a_tag(acme: Tenant, owner: Client, settings: Any, tmp_path: Path) -> None:
+    settings.EXPORT_DIR = tmp_path
+    tagged(acme.backend, "2", feature="search")
+    asked = {"what": "report", "by": "tag:feature", "format": "csv", "from": "2026-03-01", "to": "2026-03-31"}
+    assert owner.post("/o/acme/exports/", asked).status_code == 302
+    make_due()
+    page = owner.get("/o/acme/exports/").content.decode()
+    assert "Report by tag feature" in page
+    (file,) = tmp_path.glob("*.csv")
+    assert "search,value:search" in file.read_text()
+    refused = owner.post("/o/acme/exports/", {**asked, "key": str(acme.backend.pk)})
+    assert refused.status_code == 422

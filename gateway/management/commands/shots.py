@@ -306,6 +306,8 @@ def _reports(costs: str, owner: str) -> Iterator[Shot]:
     yield Shot("costs-compared", compared, owner)
     yield Shot("costs-compared-dark", compared, owner, dark=True)
     yield Shot("costs-compared-narrow", compared, owner, narrow=True)
+    yield Shot("costs-tag", f"{costs}?by=tag:feature", owner)
+    yield Shot("costs-tag-narrow", f"{costs}?by=tag:feature", owner, narrow=True)
     yield Shot("costs-months", f"{costs}?by=month&from=2026-01-01", owner)
     yield Shot("costs-download", costs, owner, submit=".page-head summary")
     yield Shot("costs-download-narrow", costs, owner, narrow=True, submit=".page-head summary")
