@@ -8,6 +8,7 @@ from decimal import Decimal
 from billing.pricing import Rates, worst_case
 from gateway.v1.exchange import Offer
 from gateway.v1.facts import DEFAULT_OUTPUT_TOKENS, Facts
+from routing.dialects import dialect
 from routing.table import DeploymentSpec
 
 # An answer that is cut shorter than this, in tokens, is of no use to anyone.
@@ -27,7 +28,9 @@ def most_at(
     """US dollars this request can cost at most at a deployment, by these rates."""
     output = facts.output_bound
     if output is None:
-        output = (deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS) * facts.choices
+        output = _own_bound(deployment) * facts.choices
+    else:
+        output += _beside(facts, deployment)
     return worst_case(most_input(facts, deployment), output, cost_rates, price_rates, markup, facts.units)
 
 
@@ -39,13 +42,21 @@ def most_input(facts: Facts, deployment: DeploymentSpec) -> int:
     return facts.input_bound + files
 
 
+def _beside(facts: Facts, deployment: DeploymentSpec) -> int:
+    """Tokens that the model may think at most beside an answer that the request bounds."""
+    provider = deployment.provider
+    if not dialect(provider.kind.name, provider.base_url).thinks_beside_bound(deployment):
+        return 0
+    return _own_bound(deployment) * facts.choices
+
+
 def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decimal) -> int | None:
     """The highest bound, in tokens of each choice, whose worst case ``left`` US dollars cover.
 
     None where not even ``LEAST_OUTPUT_TOKENS`` fit, or where the request's own bound is that low.
     """
     if facts.output_bound is None:
-        high = min(map(_own_bound, offers))
+        high = min(_own_bound(offer.candidate.deployment) for offer in offers)
     else:
         high = facts.output_bound // facts.choices
 
@@ -54,7 +65,7 @@ def lowered(facts: Facts, offers: Sequence[Offer], markup: Decimal, left: Decima
         return all(
             worst_case(
                 most_input(facts, offer.candidate.deployment),
-                output,
+                output + _beside(facts, offer.candidate.deployment),
                 offer.cost_rates,
                 offer.price_rates,
                 markup,
@@ -85,6 +96,6 @@ def lower(facts: Facts, tokens: int) -> None:
         facts.body[name] = tokens
 
 
-def _own_bound(offer: Offer) -> int:
+def _own_bound(deployment: DeploymentSpec) -> int:
     """Tokens of one choice where the client set no bound."""
-    return offer.candidate.deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    return deployment.max_output_tokens or DEFAULT_OUTPUT_TOKENS

@@ -114,6 +114,10 @@ class Dialect:
         nobody who asks."""
         return False
 
+    def thinks_beside_bound(self, deployment: DeploymentSpec) -> bool:  # noqa: ARG002  # for overriding
+        """Whether the model's thinking is no part of what the request's output bound bounds."""
+        return False
+
     def takes_format(self, deployment: DeploymentSpec, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # for overriding
         """Whether the provider itself keeps to the request's ``response_format``. If not, it is asked for in
         words, and the answer may be anything."""

@@ -17,6 +17,10 @@ _SEALED: Final = "reasoning.encrypted_content"
 _LOGPROBS: Final = "message.output_text.logprobs"
 
 
+def _thinks(deployment: DeploymentSpec) -> bool:
+    return _REASONS.match(deployment.model) is not None and "non-reasoning" not in deployment.model
+
+
 class XAI(Repaired):
     """Refuses names in messages, strict tools, and some parameters for models that reason.
 
@@ -56,7 +60,12 @@ class XAI(Repaired):
 
     def seals_thinking(self, deployment: DeploymentSpec) -> bool:
         """See Dialect."""
-        return _REASONS.match(deployment.model) is not None and "non-reasoning" not in deployment.model
+        return _thinks(deployment)
+
+    def thinks_beside_bound(self, deployment: DeploymentSpec) -> bool:
+        """See Dialect. Of a response bounded to 16 tokens 198 of 199 were thought, and it was complete:
+        https://github.com/vercel/ai, packages/xai/src/responses/__fixtures__/issue-17936-stream.chunks.txt."""
+        return _thinks(deployment)
 
     def end_stream(self, state: StreamState) -> list[dict[str, Any]]:
         """See Dialect. An answer that calls tools may end with an empty finish reason."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import openai
 import pytest
 
-from gateway.v1.bounds import most_input
+from billing.pricing import Rates
+from gateway.v1.bounds import most_at, most_input
 from gateway.v1.facts import MOST_BY_ADDRESS, MOST_PER_PART, chat_facts
 from routing.kinds import KINDS
 from routing.table import DeploymentSpec, ProviderSpec
@@ -72,6 +74,30 @@ def test_a_budget_that_does_not_cover_a_long_file_refuses_it(stack: Stack, slug:
     say("AA")
     assert [event.end_reason for event in events(tenant)] == ["refused", "completed"]
     books_balance(tenant)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "bound", "output"),
+    [
+        # What the client bounds is all there is, thinking included.
+        ("openai", "gpt-5.4", 16, 16),
+        ("xai", "grok-3", 16, 16),
+        ("xai", "grok-4-1-fast-non-reasoning", 16, 16),
+        # Thinking is beside it, up to what the deployment answers at most.
+        ("xai", "grok-4.3", 16, 16 + 1_000),
+        ("xai", "grok-4.3", None, 1_000),
+    ],
+)
+def test_thinking_that_no_bound_bounds_is_reserved_for(
+    kind: str, model: str, bound: int | None, output: int
+) -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    facts = chat_facts(json.dumps(asked | ({"max_tokens": bound} if bound else {})).encode(), "")
+    provider = ProviderSpec(1, "p", KINDS[kind], "http://x", 1, 1, 1, 1)
+    at = DeploymentSpec(1, "d", model, provider, None, 1_000, None)
+    # A dollar for each token of output, and nothing for those of the prompt.
+    rates = Rates(1, Decimal(0), output=Decimal(1_000_000))
+    assert most_at(facts, at, rates, None, Decimal(0)) == output
 
 
 def test_a_picture_has_as_many_as_a_picture_has() -> None:
