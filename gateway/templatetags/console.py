@@ -56,6 +56,36 @@ def amount(value: Decimal | None) -> SafeString:
     return format_html('<span class="money" title="${}">{}</span>', exact(value), money(value))
 
 
+# Of what stands in a User-Agent, the first that is found: several claim to be the ones after them.
+BROWSERS = (
+    ("Edg", "Edge"),
+    ("OPR", "Opera"),
+    ("Firefox", "Firefox"),
+    ("FxiOS", "Firefox"),
+    ("Chrome", "Chrome"),
+    ("CriOS", "Chrome"),
+    ("Safari", "Safari"),
+)
+SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
+
+
+@register.filter
+def browser(user_agent: str) -> str:
+    """A User-Agent as people know it, such as "Firefox on Windows"; for programs, its first word."""
+    name = next((shown for word, shown in BROWSERS if word in user_agent), "")
+    system = next((shown for word, shown in SYSTEMS if word in user_agent), "")
+    if name and system:
+        return f"{name} on {system}"
+    return name or system or user_agent[:40].split(" ", maxsplit=1)[0] or "Unknown program"
+
+
 @register.filter
 def number(value: int | Decimal | None) -> str:
     """A count with thousands separated; a Decimal that is a whole number is shown as one."""

@@ -66,6 +66,7 @@ ROWS: dict[str, Row] = {
     "2fa/recovery-codes/": (LOGIN, LOGIN, 404, 405),
     "2fa/recovery-codes/generate/": CONFIRMED,
     "2fa/recovery-codes/download/": NO_FACTOR,
+    "sessions/": (LOGIN, LOGIN, 200, "/accounts/sessions/"),
     "3rdparty/": OWN,
     # Nobody comes from a provider.
     "3rdparty/signup/": (LOGIN, LOGIN, LOGIN, LOGIN),

@@ -13,7 +13,7 @@ from tenants.models import User
 from tests.cast import PASSWORD, Cast
 from tests.console.conftest import SignIn
 
-SIGNED_IN_PAGES = ["password/change/", "logout/", "email/", "2fa/"]
+SIGNED_IN_PAGES = ["password/change/", "logout/", "email/", "2fa/", "sessions/"]
 
 
 def test_signing_in_leads_to_the_organization(acme: Cast) -> None:
@@ -64,3 +64,21 @@ def test_strangers_cannot_make_an_account_where_it_is_not_open(acme: Cast, setti
     page = Client().post("/accounts/signup/", {"email": "eve@x.example", "password1": "a kettle of herons"})
     assert "Accounts come by invitation" in page.content.decode()
     assert not User.objects.filter(email="eve@x.example").exists()
+
+
+def test_signing_out_everywhere_else_ends_the_other_browsers_and_not_this_one(acme: Cast) -> None:
+    here, there = (
+        Client(headers={"user-agent": agent})
+        for agent in (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Version/18.0 Safari/605.1.15",
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
+        )
+    )
+    for browser in (here, there):
+        entered = browser.post("/accounts/login/", {"login": acme.ann.user.email, "password": PASSWORD})
+        assert entered.status_code == 302
+    shown = here.get("/accounts/sessions/").content.decode()
+    assert shown.index("Safari on macOS") < shown.index("Firefox on Windows")
+    here.post("/accounts/sessions/")
+    assert there.get("/o/acme/").status_code == 302
+    assert here.get("/o/acme/").status_code == 200

@@ -115,9 +115,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     )
     yield from _single_sign_on(acme)
     yield Shot("password-reset", reverse("account_reset_password"))
-    yield Shot("password-change", reverse("account_change_password"), owner)
-    yield Shot("two-factor", reverse("mfa_index"), owner)
-    yield Shot("sign-out", reverse("account_logout"), owner)
+    yield from _account(owner)
     yield Shot("choose", "/", owner)
     pages = {
         name: reverse(f"console:{name}", args=[acme])
@@ -313,6 +311,17 @@ def _reports(costs: str, owner: str) -> Iterator[Shot]:
     yield Shot("costs-download-narrow", costs, owner, narrow=True, submit=".page-head summary")
 
 
+def _account(owner: str) -> Iterator[Shot]:
+    """The pages of one's own account."""
+    yield Shot("password-change", reverse("account_change_password"), owner)
+    signed_in = reverse("usersessions_list")
+    yield Shot("signed-in", signed_in, owner)
+    yield Shot("signed-in-dark", signed_in, owner, dark=True)
+    yield Shot("signed-in-narrow", signed_in, owner, narrow=True)
+    yield Shot("two-factor", reverse("mfa_index"), owner)
+    yield Shot("sign-out", reverse("account_logout"), owner)
+
+
 def _wrong_settings(settings_url: str, owner: str) -> Shot:
     """The page of settings with an origin that ends in a slash."""
     wrong = (("[name=cors_origins]", "https://app.acme.example/"),)
@@ -375,6 +384,7 @@ def window(browser: Browser, base: str, shot: Shot, session: str | None) -> Page
 
 def session_of(email: str) -> str:
     """A session in which ``email`` is signed in, without hashing a password for every picture."""
+    from allauth.usersessions.models import UserSession
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.sessions.backends.db import SessionStore
 
@@ -384,6 +394,8 @@ def session_of(email: str) -> str:
     store[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
     store[HASH_SESSION_KEY] = user.get_session_auth_hash()
     store.save()
+    agent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0"
+    UserSession.objects.create(user=user, session_key=store.session_key, ip="203.0.113.7", user_agent=agent)
     return str(store.session_key)
 
 
