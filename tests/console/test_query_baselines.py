@@ -22,6 +22,7 @@ from billing.services.prices import set_price
 from billing.services.quotas import set_quota
 from billing.services.wallet import top_up
 from gateway.models import NotificationChannel
+from gateway.single_sign_on.domains import claim_domain
 from routing.models import Provider
 from routing.services.deployments import create_deployment
 from routing.services.groups import Place, create_model_group
@@ -41,7 +42,7 @@ world = matrix.world
 QUERIES = {
     "console:audit": 7,
     "console:checkout": 6,
-    "console:costs": 16,
+    "console:costs": 18,
     "console:costs_focus_csv": 35,
     "console:costs_focus_jsonl": 35,
     "console:costs_focus_xlsx": 35,
@@ -51,14 +52,14 @@ QUERIES = {
     "console:costs_usage_csv": 11,
     "console:costs_usage_jsonl": 11,
     "console:costs_usage_xlsx": 15,
-    "console:end_user": 18,
-    "console:end_users": 17,
-    "console:end_users_csv": 12,
-    "console:end_users_jsonl": 12,
-    "console:end_users_xlsx": 12,
+    "console:end_user": 17,
+    "console:end_users": 16,
+    "console:end_users_csv": 10,
+    "console:end_users_jsonl": 10,
+    "console:end_users_xlsx": 10,
     "console:export_checksum": 5,
     "console:export_file": 5,
-    "console:exports": 13,
+    "console:exports": 14,
     "console:funds": 5,
     "console:health": 6,
     "console:invitation_new": 7,
@@ -86,6 +87,10 @@ QUERIES = {
     "console:request": 9,
     "console:requests": 10,
     "console:roles": 5,
+    "console:settings": 6,
+    "console:sign_in_email": 0,
+    "console:sign_in_organization": 2,
+    "console:single_sign_on": 8,
     "console:statement": 7,
     "console:statement_csv": 6,
     "console:statement_pdf": 6,
@@ -177,6 +182,7 @@ def more(world: matrix.World, number: int) -> None:
             recipients=["a@acme.example"],
             roles=[],
         )
+    claim_domain(acting_user=member.user, organization=organization, domain=f"more-{number}.example")
     top_up(acting_user=member.user, organization=organization, amount=Decimal(5), reference=f"pay-{number}")
     block_end_user(
         acting_user=member.user, organization=organization, end_user=f"customer-{number}", reason=""

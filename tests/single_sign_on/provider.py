@@ -101,6 +101,10 @@ class LittleProvider:
                 handler.send_response(302)
                 handler.send_header("Location", there)
                 handler.end_headers()
+        elif path == "/favicon.ico":
+            # Browsers ask for it by themselves.
+            handler.send_response(204)
+            handler.end_headers()
         else:
             answer(handler, {}, 404)
 
