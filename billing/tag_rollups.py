@@ -15,12 +15,12 @@ MOST_VALUES = 500
 
 # The lock of the recomputation keeps two of these from passing the bounds together.
 _LEARN = """
-WITH met AS (
-    SELECT DISTINCT tag.key AS name, tag.value
-    FROM billing_usageevent e CROSS JOIN LATERAL jsonb_each_text(e.tags) AS tag
-    WHERE e.organization_id = %(organization)s AND e.started_at >= %(first)s AND e.started_at < %(after)s
-        AND e.tags <> '{}' AND tag.key NOT LIKE 'weir.%%' AND length(tag.key) <= 40
-        AND length(tag.value) BETWEEN 1 AND 100
+WITH written AS (
+    SELECT DISTINCT tags FROM billing_usageevent
+    WHERE organization_id = %(organization)s AND started_at >= %(first)s AND started_at < %(after)s AND tags <> '{}'
+), met AS (
+    SELECT DISTINCT tag.key AS name, tag.value FROM written CROSS JOIN LATERAL jsonb_each_text(tags) AS tag
+    WHERE tag.key NOT LIKE 'weir.%%' AND length(tag.key) <= 40 AND length(tag.value) BETWEEN 1 AND 100
 ), known AS (
     SELECT name, count(*) AS size FROM billing_tagvalue WHERE organization_id = %(organization)s GROUP BY name
 ), fresh AS (
@@ -44,27 +44,41 @@ _CLEAR = """
 DELETE FROM billing_tagrollup
 WHERE organization_id = %(organization)s AND hour = %(hour)s AND (%(whole)s OR minute = ANY(%(minutes)s))
 """
+# Requests with the same tags are added up before their tags are taken apart.
 _SUM = """
+WITH alike AS (
+    SELECT part.minute, tags, team_id, model_group, count(*) AS requests,
+        count(*) FILTER (WHERE status >= 400) AS errors, sum(input_tokens) AS input_tokens,
+        sum(cached_input_tokens) AS cached_input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
+        sum(output_tokens) AS output_tokens, sum(reasoning_tokens) AS reasoning_tokens,
+        sum(cost) AS cost, sum(charge) AS charge
+    FROM billing_usageevent
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN NOT %(in_one)s THEN extract(minute FROM started_at AT TIME ZONE 'UTC')::smallint END AS minute
+    ) AS part
+    WHERE organization_id = %(organization)s AND started_at >= %(first)s AND started_at < %(after)s
+        AND tags <> '{}' AND (%(in_one)s OR part.minute = ANY(%(minutes)s))
+    GROUP BY part.minute, tags, team_id, model_group
+)
 INSERT INTO billing_tagrollup (
     hour, minute, organization_id, name, value, team_id, model_group, requests, errors,
     input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost, charge
 )
 SELECT
-    %(hour)s, part.minute, e.organization_id, tag.key, coalesce(known.value, ''), team_id, model_group,
-    count(*), count(*) FILTER (WHERE status >= 400),
-    sum(input_tokens), sum(cached_input_tokens), sum(cache_write_tokens), sum(output_tokens),
-    sum(reasoning_tokens), sum(cost), sum(charge)
-FROM billing_usageevent e
-CROSS JOIN LATERAL (
-    SELECT CASE WHEN NOT %(in_one)s THEN extract(minute FROM e.started_at AT TIME ZONE 'UTC')::smallint END AS minute
-) AS part
-CROSS JOIN LATERAL jsonb_each_text(e.tags) AS tag
+    %(hour)s, minute, %(organization)s, tag.key, coalesce(known.value, ''), team_id, model_group,
+    sum(requests), sum(errors), sum(input_tokens), sum(cached_input_tokens), sum(cache_write_tokens),
+    sum(output_tokens), sum(reasoning_tokens), sum(cost), sum(charge)
+FROM alike CROSS JOIN LATERAL jsonb_each_text(tags) AS tag
 LEFT JOIN billing_tagvalue known
-    ON known.organization_id = e.organization_id AND known.name = tag.key AND known.value = tag.value
-WHERE e.organization_id = %(organization)s AND e.started_at >= %(first)s AND e.started_at < %(after)s
-    AND e.tags <> '{}' AND (%(in_one)s OR part.minute = ANY(%(minutes)s))
-    AND EXISTS (SELECT FROM billing_tagvalue n WHERE n.organization_id = e.organization_id AND n.name = tag.key)
-GROUP BY part.minute, e.organization_id, tag.key, coalesce(known.value, ''), team_id, model_group
+    ON known.organization_id = %(organization)s AND known.name = tag.key AND known.value = tag.value
+WHERE EXISTS (SELECT FROM billing_tagvalue n WHERE n.organization_id = %(organization)s AND n.name = tag.key)
+GROUP BY minute, tag.key, coalesce(known.value, ''), team_id, model_group
+"""
+_TAGGED = """
+SELECT EXISTS (
+    SELECT FROM billing_usageevent
+    WHERE organization_id = %(organization)s AND started_at >= %(first)s AND started_at < %(after)s AND tags <> '{}'
+)
 """
 # Hours in which the sums by tag are not those of their events, in the form of the comparisons of usage:
 # organization, slug, hour, and then what differs and the figures.
@@ -102,6 +116,9 @@ COMPARED = ("requests", "tokens", "cost", "charge")
 
 def recompute(cursor: Any, parameters: Mapping[str, Any]) -> None:
     """Sum the marked minutes of an hour anew; ``parameters`` are those of ``billing.rollups``, whose lock is held."""
+    cursor.execute(_CLEAR, parameters)
+    cursor.execute(_TAGGED, parameters)
+    if not cursor.fetchone()[0]:
+        return
     cursor.execute(_LEARN, {**parameters, "most_names": MOST_NAMES, "most_values": MOST_VALUES})
-    for statement in (_CLEAR, _SUM):
-        cursor.execute(statement, parameters)
+    cursor.execute(_SUM, parameters)
