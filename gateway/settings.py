@@ -232,7 +232,10 @@ CACHES = {
         "OPTIONS": {"MAX_ENTRIES": 20_000},
     }
 }
-MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+# Browsers take passkeys over plain http from localhost alone, where Weir is tried out.
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = DEBUG
 MFA_TOTP_ISSUER = "Weir"
 # OIDC: JSON list of django-allauth OpenID Connect apps ({provider_id, name, client_id, secret, settings})
 # of the whole gateway; organizations set their own in the console.

@@ -63,6 +63,13 @@ ROWS: dict[str, Row] = {
     "2fa/reauthenticate/": CONFIRMED,
     "2fa/totp/activate/": CONFIRMED,
     "2fa/totp/deactivate/": NO_FACTOR,
+    "2fa/webauthn/": (LOGIN, LOGIN, 200, 405),
+    "2fa/webauthn/add/": CONFIRMED,
+    "2fa/webauthn/reauthenticate/": CONFIRMED,
+    "2fa/webauthn/keys/<int:pk>/remove/": CONFIRMED,
+    "2fa/webauthn/keys/<int:pk>/edit/": CONFIRMED,
+    # A script is told what a passkey must sign.
+    "2fa/webauthn/login/": (LOGIN, LOGIN, "/", "/"),
     "2fa/recovery-codes/": (LOGIN, LOGIN, 404, 405),
     "2fa/recovery-codes/generate/": CONFIRMED,
     "2fa/recovery-codes/download/": NO_FACTOR,
@@ -90,6 +97,7 @@ FILLED = {
     r"^confirm-email/(?P<key>[-:\w]+)/$": "confirm-email/unknown/",
     r"^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$": "password/reset/key/1-unknown/",
     r"^(?P<provider_id>[^/]+)": "unknown",
+    "<int:pk>": "1",
 }
 
 

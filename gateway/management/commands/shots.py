@@ -318,6 +318,7 @@ def _account(owner: str) -> Iterator[Shot]:
     yield Shot("signed-in", signed_in, owner)
     yield Shot("signed-in-dark", signed_in, owner, dark=True)
     yield Shot("signed-in-narrow", signed_in, owner, narrow=True)
+    yield Shot("passkeys", reverse("mfa_list_webauthn"), owner)
     yield Shot("two-factor", reverse("mfa_index"), owner)
     yield Shot("sign-out", reverse("account_logout"), owner)
 
