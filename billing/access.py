@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -69,6 +70,16 @@ def names_of(organization: Organization, used: tuple[set[int], set[int]] | None 
             },
             members=dict(members.values_list("pk", "user__email")),
         )
+
+
+def names_in(organization: Organization, events: Iterable[UsageEvent]) -> Names:
+    """Names of every team, and of the keys and members of ``events``."""
+    keys, members = set(), set()
+    for event in events:
+        keys.add(event.key_id)
+        if event.member_id is not None:
+            members.add(event.member_id)
+    return names_of(organization, (keys, members))
 
 
 def visible_to(access: TenantAccess, permission: Permission = Permission.VIEW_USAGE) -> Q:

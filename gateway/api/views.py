@@ -11,12 +11,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing.access import names_of, usage_page, visible_to
+from billing.access import names_in, usage_page, visible_to
 from billing.reports import DIMENSIONS
 from billing.tag_reports import TAG, NotByTag, known, report_of, visible_by_tag
 from billing.usage_export import usage_row
 from gateway.api.serializers import KeySerializer, report_shape
 from gateway.console.access import somewhere
+from gateway.console.key_choice import names_asked
 from gateway.console.keyring import visible_keys
 from gateway.console.requests import cursor_of, place
 from gateway.usage_query import BadQuery, UsageQuery, read
@@ -52,7 +53,9 @@ class TenantView(APIView):
         """Dates and filters. Raises a ValidationError (400) that names the parameter."""
         organization = self.tenant.organization
         try:
-            return read(self.request.query_params, organization, names_of(organization))
+            return read(
+                self.request.query_params, organization, names_asked(organization, self.request.query_params)
+            )
         except BadQuery as error:
             raise ValidationError({"detail": str(error)}) from None
 
@@ -87,7 +90,7 @@ class UsageView(TenantView):
             newest_first=False,
         )
         more, events = len(events) > size, events[:size]
-        names = names_of(tenant.organization)
+        names = names_in(tenant.organization, events)
         return Response(
             {
                 "data": [

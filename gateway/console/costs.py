@@ -14,7 +14,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import path
 
-from billing.access import Names, names_of, visible_to
+from billing.access import Names, visible_to
 from billing.reports import (
     NOBODY,
     Dimension,
@@ -28,10 +28,9 @@ from billing.tag_reports import TAG, NotByTag, report_of, tag_names, visible_by_
 from gateway.console import downloads
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Bar, bar_chart
+from gateway.console.key_choice import choice, names_asked
 from gateway.templatetags.console import money, number
 from gateway.usage_query import BadQuery, UsageQuery, presets, read, today
-from tenants.access import TenantAccess
-from tenants.models import ApiKey
 from tenants.permissions import Permission
 
 # Rows on the page; the CSV has all.
@@ -98,21 +97,6 @@ def _tag_tabs(request: TenantRequest) -> list[Tab]:
         Tab(f"{TAG}{name}", f"Tag {name}", name, "model", explanation)
         for name in tag_names(request.tenant.organization)
     ]
-
-
-def names_seen(access: TenantAccess, names: Names) -> Names:
-    """Of ``names``, those of teams and keys whose usage this person may see; members as they are."""
-    teams = access.teams_with(Permission.VIEW_USAGE)
-    if teams is None:
-        return names
-    own = set(
-        ApiKey.objects.filter(
-            Q(team_id__in=teams) | Q(owner=access.membership), organization=access.organization
-        ).values_list("pk", flat=True)
-    )
-    keys = {pk: key for pk, key in names.keys.items() if pk in own}
-    seen = {*teams, *(key.team_id for key in keys.values())}
-    return Names({pk: slug for pk, slug in names.teams.items() if pk in seen}, keys, names.members)
 
 
 def chips(query: UsageQuery, names: Names, *, kept: Mapping[str, str]) -> list[dict[str, str]]:
@@ -232,7 +216,7 @@ def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple
 def costs(request: TenantRequest) -> HttpResponse:
     """``/o/<organization>/costs/``."""
     organization = request.tenant.organization
-    names, problem = names_of(organization), ""
+    names, problem = names_asked(organization, request.GET), ""
     try:
         query = read(request.GET, organization, names)
     except BadQuery as error:
@@ -251,7 +235,7 @@ def costs(request: TenantRequest) -> HttpResponse:
         report = report_of(organization, tab.by, *query.bounds, where, most=SHOWN)
     chart, legend, days = _chart(query, report, where)
     changes, change = _changes(query, report, where) if query.compare else ([], None)
-    seen = names_seen(request.tenant, names)
+    offered = choice(request.tenant, query)
     day = today(organization)
     return render(
         request,
@@ -271,11 +255,7 @@ def costs(request: TenantRequest) -> HttpResponse:
                 for label, first, last in presets(day)
             ],
             "chips": chips(query, names, kept={"by": tab.by}),
-            "teams": sorted(set(seen.teams.values())),
-            "keys": sorted(
-                ((str(pk), key.name, names.team(key.team_id)) for pk, key in seen.keys.items()),
-                key=lambda entry: (entry[2], entry[1]),
-            ),
+            "offered": offered,
             "report": report,
             "rows": [
                 (row, _deeper(query, row, tab), _requests(query, row), changed)

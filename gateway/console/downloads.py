@@ -10,7 +10,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect
 from django.urls import path, reverse
 
-from billing.access import names_of, visible_to
+from billing.access import visible_to
 from billing.exports.focus import TABLE as FOCUS
 from billing.exports.focus import focus_rows
 from billing.exports.report import report_rows, table_of
@@ -21,6 +21,7 @@ from billing.tag_reports import TAG, NotByTag, known, report_of, visible_by_tag
 from billing.usage_export import streamed_export, usage_rows
 from gateway.console.access import TenantRequest, requires
 from gateway.console.files import sent
+from gateway.console.key_choice import names_asked
 from gateway.usage_query import BadQuery, UsageQuery, read
 from tenants.permissions import Permission
 
@@ -58,7 +59,7 @@ def _elsewhere(query: UsageQuery, what: str, format_: Format) -> HttpResponse:
 def _asked(request: TenantRequest) -> UsageQuery:
     """What the address asks for, of what the person may see. Raises BadQuery."""
     organization = request.tenant.organization
-    query = read(request.GET, organization, names_of(organization))
+    query = read(request.GET, organization, names_asked(organization, request.GET))
     by_tag = request.GET.get("by", "").startswith(TAG)
     return query.within((visible_by_tag if by_tag else visible_to)(request.tenant))
 

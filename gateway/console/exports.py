@@ -23,6 +23,7 @@ from billing.tag_reports import TAG, known, tag_names
 from gateway.console import monthly
 from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.files import sent
+from gateway.console.key_choice import names_asked
 from gateway.usage_query import FILTERS, BadQuery, read
 from tenants.permissions import Permission
 
@@ -75,8 +76,12 @@ def _page(request: TenantRequest, problem: str = "", monthly_problem: str = "") 
     """The page; either form may have come back with a problem."""
     organization = request.tenant.organization
     asked = request.POST if problem else request.GET
-    names = names_of(organization)
     exports = list(Export.objects.select_related("requested_by").order_by("-requested_at", "-pk")[:SHOWN])
+    keys, members = (
+        {export.filters[column] for export in exports if export.filters.get(column) is not None}
+        for column in ("key_id", "member_id")
+    )
+    names = names_of(organization, (keys, members))
     default = read({}, organization, names)
     return render(
         request,
@@ -122,7 +127,7 @@ def exports(request: TenantRequest) -> HttpResponse:
     if what == "report" and not known(by):
         return _page(request, f"by: “{by[:40]}” is no dimension.")
     try:
-        query = read(request.POST, organization, names_of(organization))
+        query = read(request.POST, organization, names_asked(organization, request.POST))
         if what == "report" and by.startswith(TAG) and query.columns.keys() - BY_TAG:
             return _page(request, "by: usage by tag can be narrowed by team and model only.")
         request_export(

@@ -9,7 +9,10 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.forms.utils import flatatt
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from billing.calendars import PERIODS, midnight
 from billing.models import Quota
@@ -31,8 +34,27 @@ def group_choices(tenant: TenantAccess) -> list[tuple[str, str]]:
     return [(name, name) for name in names if allowed is None or name in allowed]
 
 
+class PlainSelect(forms.Select):
+    """A list whose options are not made by a template each: for thousands of them that takes most of a second."""
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:  # noqa: ARG002  # a widget's signature
+        attributes = self.build_attrs(self.attrs, {**(attrs or {}), "name": name})
+        chosen = "" if value is None else str(value)
+        options = format_html_join(
+            "",
+            '<option value="{}"{}>{}</option>',
+            (
+                (choice, mark_safe(" selected") if str(choice) == chosen else "", label)
+                for choice, label in self.choices
+            ),
+        )
+        return format_html("<select{}>{}</select>", flatatt(attributes), options)
+
+
 class MemberChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     """A member, shown by e-mail address."""
+
+    widget = PlainSelect
 
     def label_from_instance(self, obj: Any) -> str:
         return str(obj.user.email)

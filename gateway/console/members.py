@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path
@@ -50,11 +52,21 @@ EXPLAINED = {
 }
 
 
+# Members that the page has at a time.
+PAGE = 100
+
+
 def may_change(tenant: TenantAccess, member: Membership) -> bool:
     """Whether this person may change or end ``member``'s membership: an owner's only as an owner."""
     if Role(member.role) is Role.OWNER:
         return tenant.may(Permission.MANAGE_ORGANIZATION)
     return tenant.may(Permission.MANAGE_MEMBERS)
+
+
+def _number(rows: QuerySet[Any]) -> Coalesce:
+    """How many of ``rows``, which belong to a team, there are."""
+    counted = rows.order_by().values("team").annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(counted), 0)
 
 
 def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
@@ -68,12 +80,28 @@ def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
         )
         .order_by("user__email")
     )
-    working = Q(keys__revoked_at__isnull=True, keys__successor__isnull=True)
-    teams = Team.objects.annotate(
-        people=Count("memberships", distinct=True), working_keys=Count("keys", filter=working, distinct=True)
-    ).order_by("name")
+    search = request.GET.get("q", "").replace("\x00", "").strip()
+    after = request.GET.get("after", "").replace("\x00", "")
+    if search:
+        members = members.filter(
+            Q(user__email__icontains=search)
+            | Q(user__first_name__icontains=search)
+            | Q(user__last_name__icontains=search)
+        )
+    if after:
+        members = members.filter(user__email__gt=after)
+    found = list(members[: PAGE + 1])
+    more, found = len(found) > PAGE, found[:PAGE]
+    # Each counted by itself: joined together, every member of a team would meet every key of it.
+    in_team = TeamMembership.objects.filter(team=OuterRef("pk"))
+    working = ApiKey.objects.filter(team=OuterRef("pk"), revoked_at__isnull=True, successor__isnull=True)
+    teams = Team.objects.annotate(people=_number(in_team), working_keys=_number(working)).order_by("name")
     context = {
-        "members": [(member, may_change(tenant, member), of_members.of(member.pk)) for member in members],
+        "members": [(member, may_change(tenant, member), of_members.of(member.pk)) for member in found],
+        "search": search,
+        "after": after,
+        "searchable": more or bool(search or after),
+        "older": "?" + urlencode({"q": search, "after": found[-1].user.email}) if more else "",
         "invitations": invitations.pending(tenant),
         "teams": [(team, of_teams.of(team.pk)) for team in teams],
         "roles": roles_to_give(tenant),

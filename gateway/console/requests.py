@@ -14,14 +14,15 @@ from django.shortcuts import redirect, render
 from django.urls import path
 from django_scopes import scopes_disabled
 
-from billing.access import names_of, usage_event, usage_page, visible_to
+from billing.access import names_in, usage_event, usage_page, visible_to
 from billing.charge_lines import explain
 from billing.models import Quota, UsageEvent
 from billing.money import plain
 from billing.usage_export import moment
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Span, timeline
-from gateway.console.costs import chips, names_seen
+from gateway.console.costs import chips
+from gateway.console.key_choice import choice, names_asked
 from gateway.templatetags.reports import milliseconds
 from gateway.usage_query import BadQuery, UsageQuery, presets, read, today
 from gateway.v1.journal import REFUSED_BY
@@ -114,7 +115,8 @@ def _extra(parameters: Mapping[str, str]) -> tuple[Q, dict[str, str]]:
 def requests(request: TenantRequest) -> HttpResponse:
     """``/o/<organization>/requests/``: newest first, with filters. With ``live=on`` it renews itself."""
     tenant = request.tenant
-    organization, names = tenant.organization, names_of(tenant.organization)
+    organization = tenant.organization
+    names = names_asked(organization, request.GET)
     visible = visible_to(tenant, Permission.VIEW_REQUESTS)
     wanted = request.GET.get("id", "").replace("\x00", "").strip()[:64]
     if wanted and usage_event(organization, wanted, visible) is not None:
@@ -134,7 +136,7 @@ def requests(request: TenantRequest) -> HttpResponse:
         organization, start=start, end=end, where=visible & query.where & extra, after=after, size=PAGE + 1
     )
     more, events = len(events) > PAGE, events[:PAGE]
-    seen = names_seen(tenant, names)
+    of_rows = names_in(organization, events)
     return render(
         request,
         "console/requests/requests.html",
@@ -143,9 +145,9 @@ def requests(request: TenantRequest) -> HttpResponse:
                 {
                     "event": event,
                     "end": ending(event),
-                    "team": names.team(event.team_id),
-                    "key": names.key(event.key_id),
-                    "user": event.end_user or names.member(event.member_id),
+                    "team": of_rows.team(event.team_id),
+                    "key": of_rows.key(event.key_id),
+                    "user": event.end_user or of_rows.member(event.member_id),
                 }
                 for event in events
             ],
@@ -156,11 +158,7 @@ def requests(request: TenantRequest) -> HttpResponse:
             "presets": _presets(query, kept),
             "chips": _chips(query, names, kept),
             "kept": kept,
-            "teams": sorted(set(seen.teams.values())),
-            "keys": sorted(
-                ((str(pk), key.name, names.team(key.team_id)) for pk, key in seen.keys.items()),
-                key=lambda entry: (entry[2], entry[1]),
-            ),
+            "offered": choice(tenant, query),
             "models": list(ModelGroup.objects.order_by("name").values_list("name", flat=True)),
             "statuses": [(value, label) for value, (label, _) in STATUSES.items()],
             "ends": [(value, label) for value, (label, _, _) in ENDS.items()],
@@ -272,7 +270,7 @@ def request_detail(request: TenantRequest, *, request_id: str) -> HttpResponse:
     event = usage_event(tenant.organization, request_id, visible_to(tenant, Permission.VIEW_REQUESTS))
     if event is None:
         raise Http404
-    names = names_of(tenant.organization)
+    names = names_in(tenant.organization, [event])
     attempts = attempts_of(event)
     explanation = explain(event)
     tags = {name: value for name, value in event.tags.items() if name != REFUSED_BY}
