@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -71,10 +71,10 @@ TABS = (
 )
 
 
-def tab_of(request: TenantRequest, query: UsageQuery) -> Tab:
-    """The tab asked for; the first one where it is not known."""
+def tab_of(request: TenantRequest, tabs: Sequence[Tab]) -> Tab:
+    """Of ``tabs``, the one asked for; the first one of all where it is not among them."""
     asked = request.GET.get("by", "")
-    return next((tab for tab in tabs_for(request, query) if tab.by == asked), TABS[0])
+    return next((tab for tab in tabs if tab.by == asked), TABS[0])
 
 
 def tabs_for(request: TenantRequest, query: UsageQuery) -> list[Tab]:
@@ -221,7 +221,8 @@ def costs(request: TenantRequest) -> HttpResponse:
         query = read(request.GET, organization, names)
     except BadQuery as error:
         query, problem = read({}, organization, names), f"{error} This month is shown instead."
-    tab = tab_of(request, query)
+    tabs = tabs_for(request, query)
+    tab = tab_of(request, tabs)
     visible = visible_by_tag if tab.by.startswith(TAG) else visible_to
     where = visible(request.tenant) & query.where
     try:
@@ -242,7 +243,7 @@ def costs(request: TenantRequest) -> HttpResponse:
         "console/costs/costs.html",
         {
             "tab": tab,
-            "tabs": [(each, query.parameters(by=each.by)) for each in tabs_for(request, query)],
+            "tabs": [(each, query.parameters(by=each.by)) for each in tabs],
             "query": query,
             "parameters": query.parameters(by=tab.by),
             "problem": problem,

@@ -16,7 +16,17 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django_scopes import scopes_disabled
 
-from billing.models import Budget, Checkout, Export, Quota
+from billing.models import (
+    Budget,
+    Checkout,
+    Export,
+    Quota,
+    Schedule,
+    ScheduleRecipient,
+    ScheduleRun,
+    TagValue,
+)
+from billing.reports import DIMENSIONS as REPORTS
 from billing.services.end_users import block_end_user
 from billing.services.prices import set_price
 from billing.services.quotas import set_quota
@@ -42,7 +52,7 @@ world = matrix.world
 QUERIES = {
     "console:audit": 7,
     "console:checkout": 6,
-    "console:costs": 18,
+    "console:costs": 17,
     "console:costs_focus_csv": 33,
     "console:costs_focus_jsonl": 33,
     "console:costs_focus_xlsx": 33,
@@ -174,6 +184,12 @@ def more(world: matrix.World, number: int) -> None:
         Checkout.objects.create(
             organization=organization, reference=f"more-{number}", provider="dummy", amount=5
         )
+        TagValue.objects.create(organization=organization, name=f"tag-{number}", value="a")
+        schedule = Schedule.objects.create(
+            organization=organization, what="report", by=REPORTS[number], format="csv"
+        )
+        ScheduleRun.objects.create(schedule=schedule, month=now.date().replace(day=1))
+        ScheduleRecipient.objects.create(schedule=schedule, membership=world.people["finance"])
         NotificationChannel.objects.create(
             organization=organization,
             kind="email",
