@@ -139,6 +139,15 @@ class UsageRollup(models.Model):
                 name="rollup_once",
             )
         ]
+        indexes = [
+            # For what one key or one end user used, divided otherwise: no day or month has that summed.
+            models.Index(fields=["organization", "key_id", "hour"], name="rollup_by_key"),
+            models.Index(
+                fields=["organization", "end_user", "hour"],
+                name="rollup_by_end_user",
+                condition=~models.Q(end_user=""),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.organization} {self.hour:%Y-%m-%d %H}h"

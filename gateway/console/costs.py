@@ -16,10 +16,12 @@ from django.urls import path
 
 from billing.access import Names, visible_to
 from billing.reports import (
+    DIMENSIONS,
     NOBODY,
     Dimension,
     Report,
     Row,
+    charges_by_key,
     cost_report,
     daily_series,
 )
@@ -144,7 +146,11 @@ class Change:
 def _changes(query: UsageQuery, report: Report, where: Q) -> tuple[list[Change | None], Change]:
     """For each row, and for the whole, the change since the period before. Times are compared by their
     place, the sum of others with what the rows named have not."""
-    earlier = report_of(query.organization, report.by, *query.before.bounds, where)
+    start, end = query.before.bounds
+    if report.by in DIMENSIONS and report.by not in TIMES:
+        by_key = charges_by_key(query.organization, report.by, start, end, where)
+        return _of_groups(report, by_key)
+    earlier = report_of(query.organization, report.by, start, end, where)
     changes: list[Change | None] = []
     if report.by in ("month", "day"):
         charges = [row.sums.charge for row in earlier.rows]
@@ -155,12 +161,20 @@ def _changes(query: UsageQuery, report: Report, where: Q) -> tuple[list[Change |
     elif report.by == "hour":
         changes = [None] * len(report.rows)
     else:
-        by_key = {row.key: row.sums.charge for row in earlier.rows}
-        named = report.rows[: len(report.rows) - bool(report.folded)]
-        changes = [Change.of(row.sums.charge, by_key.pop(row.key, Decimal(0))) for row in named]
-        if report.folded:
-            changes.append(Change.of(report.rows[-1].sums.charge, sum(by_key.values(), Decimal(0))))
+        return _of_groups(report, {row.key: row.sums.charge for row in earlier.rows})
     return changes, Change.of(report.totals.charge, earlier.totals.charge)
+
+
+def _of_groups(report: Report, before: dict[str, Decimal]) -> tuple[list[Change | None], Change]:
+    """The same for lines that are no times, from what each was charged before by its key."""
+    whole, rest = sum(before.values(), Decimal(0)), dict(before)
+    named = report.rows[: len(report.rows) - bool(report.folded)]
+    changes: list[Change | None] = [
+        Change.of(row.sums.charge, rest.pop(row.key, Decimal(0))) for row in named
+    ]
+    if report.folded:
+        changes.append(Change.of(report.rows[-1].sums.charge, sum(rest.values(), Decimal(0))))
+    return changes, Change.of(report.totals.charge, whole)
 
 
 def step_of(query: UsageQuery) -> Literal["day", "month"]:

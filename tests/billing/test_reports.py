@@ -20,6 +20,8 @@ from billing.access import local_range, visible_to
 from billing.models import DirtyBucket
 from billing.reports import (
     DIMENSIONS,
+    Dimension,
+    charges_by_key,
     cost_report,
     spent_this_month,
     top,
@@ -110,6 +112,17 @@ def test_a_user_is_the_end_user_else_the_keys_owner_else_the_key(acme: Tenant) -
         ("batch", "4"),
         ("ann@acme.example", "1"),
     ]
+
+
+@pytest.mark.parametrize("by", ["user", "member", "end_user", "key", "team", "model", "deployment"])
+def test_charges_stand_under_the_keys_of_the_reports_lines(acme: Tenant, by: Dimension) -> None:
+    rollup(acme.backend, "2026-03-01T10:00", "1")
+    rollup(acme.backend, "2026-03-01T11:00", "2", end_user="eve", deployment="")
+    rollup(acme.batch, "2026-03-01T10:00", "4", model_group="")
+    start, end = local_range(acme.organization, date(2026, 3, 1), date(2026, 3, 1))
+    lines = cost_report(acme.organization, by, start, end).rows
+    assert charges_by_key(acme.organization, by, start, end) == {row.key: row.sums.charge for row in lines}
+    assert sum(row.sums.charge for row in lines) == 7
 
 
 def test_an_end_user_called_like_a_member_stays_apart(acme: Tenant) -> None:
