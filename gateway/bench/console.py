@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from gateway.bench.large import Large
 
+# What a page cannot be opened without.
+NEEDED = {"end_user": "id=customer-7"}
 # What people ask a page beside opening it: query strings by the page's name.
 ASKED = {
     "costs": (
@@ -100,7 +102,7 @@ def addresses(large: Large) -> Iterator[tuple[str, str]]:
         seen.add(name)
         of = {word: _object(large, name, word) for word in words}
         address = _reversed(reverse, name, of, large)
-        yield name, address
+        yield name, f"{address}?{NEEDED[name]}" if name in NEEDED else address
         for question in ASKED.get(name, ()):
             filled = question.format(**values)
             yield f"{name}?{filled}", f"{address}?{quote(filled, safe='=&')}"

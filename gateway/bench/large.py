@@ -199,6 +199,7 @@ def _furnish(crowd: month.Crowd) -> Large:
         cursor.execute(_AUDIT, {"organization": organization.pk, "actor": owner.pk, "count": AUDIT_ENTRIES})
     objects = {
         "organization": organization.slug,
+        "slug": organization.slug,
         "key": crowd.keys[0].pk,
         "team": teams[0].pk,
         "member": people[0].pk,
