@@ -33,7 +33,7 @@ def sign_in(page: Page, email: str) -> None:
     page.goto("/")
     page.get_by_label("E-mail address").fill(email)
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
     page.wait_for_url("**/o/**")
 
 
@@ -133,7 +133,7 @@ def test_the_sign_in_page_says_what_is_wrong(cast: Cast, browse: Browse) -> None
         page.goto("/accounts/login/")
         page.get_by_label("E-mail address").fill(cast.ann.user.email)
         page.get_by_label("Password").fill("wrong")
-        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("button", name="Sign in", exact=True).click()
         alert = page.get_by_role("alert")
         alert.wait_for()
         return alert.inner_text()
