@@ -67,7 +67,7 @@ def look_at_budgets(
         }
         row = connection.execute(rows.LOOK, values).fetchone()
         if row is None:
-            unmade = rows.LOOK_WALLET if rule.quota_id is None else rows.LOOK_QUOTA
+            unmade = rows.LOOK_WALLET if rule.quota_id is None else rows.LOOK_QUOTA[rule.scope]
             row = connection.execute(unmade, values).fetchone()
         if row is None:
             continue

@@ -48,8 +48,19 @@ COUNTER: LiteralString = (
 # the quota, since whoever sets an organization's quotas takes the two in that order.
 HOLD_ORGANIZATION: LiteralString = "SELECT 1 FROM tenants_organization WHERE id = %(organization)s FOR SHARE"
 
+# Which events a quota of each scope counts, besides its organization's in its period. A statement of its own for each,
+# since an index serves none of them among alternatives.
+COUNTED: dict[str, LiteralString] = {
+    "plan": "",
+    "organization": "",
+    "team": "AND event.team_id = quota.team_id",
+    "member": "AND event.member_id = quota.member_id",
+    "key": "AND event.key_id = quota.key_id",
+    "end_user": """AND event.end_user = coalesce(nullif(quota.end_user, ''), %(subject)s) AND event.end_user <> ''""",
+}
+
 # A new counter of the one row in ``quota``. A soft budget has no limit here; it only counts.
-OF_QUOTA: LiteralString = """
+_OF_QUOTA: LiteralString = """
     SELECT %(organization)s, quota.id, %(subject)s, %(start)s, %(end)s,
         CASE WHEN quota.hard THEN quota."limit" END, CASE WHEN quota.hard THEN quota.raised_to END,
         CASE WHEN quota.hard THEN quota.raised_until END, used.charge, 0, used.charge
@@ -58,24 +69,27 @@ OF_QUOTA: LiteralString = """
         WHERE event.organization_id = %(organization)s AND event.started_at >= %(start)s
           AND (%(end)s::timestamptz IS NULL OR event.started_at < %(end)s)
           AND (quota.model_group = '' OR event.model_group = quota.model_group)
-          AND CASE quota.scope
-              WHEN 'team' THEN event.team_id = quota.team_id
-              WHEN 'member' THEN event.member_id = quota.member_id
-              WHEN 'key' THEN event.key_id = quota.key_id
-              WHEN 'end_user' THEN event.end_user = coalesce(nullif(quota.end_user, ''), %(subject)s)
-              ELSE true END
+          {counted}
     ) used
 """
-MAKE_QUOTA: LiteralString = f"""
+# By scope.
+MAKE_QUOTA: dict[str, LiteralString] = {
+    scope: f"""
     WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE)
-    INSERT INTO billing_budget ({COUNTER}) {OF_QUOTA}
+    INSERT INTO billing_budget ({COUNTER}) {_OF_QUOTA.replace("{counted}", counted)}
     ON CONFLICT DO NOTHING RETURNING id, {LIMIT}, spent, held
 """  # noqa: S608  # of constants
+    for scope, counted in COUNTED.items()
+}
 # The same counter, unmade.
-LOOK_QUOTA: LiteralString = f"""
-    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s), counter ({COUNTER}) AS ({OF_QUOTA})
+LOOK_QUOTA: dict[str, LiteralString] = {
+    scope: f"""
+    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s),
+        counter ({COUNTER}) AS ({_OF_QUOTA.replace("{counted}", counted)})
     SELECT {LIMIT}, spent, held, {FITS} FROM counter
 """  # noqa: S608  # of constants
+    for scope, counted in COUNTED.items()
+}
 
 # What comes in by top-up or adjustment credits the customer's accounts, and a credit is negative.
 OF_WALLET: LiteralString = """
@@ -142,7 +156,7 @@ async def find_or_make(
     }
     row = await (await connection.execute(FIND, values)).fetchone()
     if row is None:
-        make = MAKE_WALLET if rule.quota_id is None else MAKE_QUOTA
+        make = MAKE_WALLET if rule.quota_id is None else MAKE_QUOTA[rule.scope]
         async with connection.transaction():
             await connection.execute(HOLD_ORGANIZATION, values)
             row = await (await connection.execute(make, values)).fetchone()
