@@ -14,6 +14,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from billing import spending
 from billing.leases.account import BudgetRule
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -48,51 +49,39 @@ COUNTER: LiteralString = (
 # the quota, since whoever sets an organization's quotas takes the two in that order.
 HOLD_ORGANIZATION: LiteralString = "SELECT 1 FROM tenants_organization WHERE id = %(organization)s FOR SHARE"
 
-# Which events a quota of each scope counts, besides its organization's in its period. A statement of its own for each,
-# since an index serves none of them among alternatives.
-COUNTED: dict[str, LiteralString] = {
-    "plan": "",
-    "organization": "",
-    "team": "AND event.team_id = quota.team_id",
-    "member": "AND event.member_id = quota.member_id",
-    "key": "AND event.key_id = quota.key_id",
-    "end_user": """AND event.end_user = coalesce(nullif(quota.end_user, ''), %(subject)s) AND event.end_user <> ''""",
-}
-
 # A new counter of the one row in ``quota``. A soft budget has no limit here; it only counts.
 _OF_QUOTA: LiteralString = """
     SELECT %(organization)s, quota.id, %(subject)s, %(start)s, %(end)s,
         CASE WHEN quota.hard THEN quota."limit" END, CASE WHEN quota.hard THEN quota.raised_to END,
         CASE WHEN quota.hard THEN quota.raised_until END, used.charge, 0, used.charge
-    FROM quota, LATERAL (
-        SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event
-        WHERE event.organization_id = %(organization)s AND event.started_at >= %(start)s
-          AND (%(end)s::timestamptz IS NULL OR event.started_at < %(end)s)
-          AND (quota.model_group = '' OR event.model_group = quota.model_group)
-          {counted}
-    ) used
+    FROM quota, LATERAL ({charged}) AS used
 """
+_OF_SCOPE: dict[str, LiteralString] = {
+    name: _OF_QUOTA.replace("{charged}", spending.charged(share, quota=True))
+    for name, share in spending.SHARES.items()
+}
 # By scope.
 MAKE_QUOTA: dict[str, LiteralString] = {
-    scope: f"""
-    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE)
-    INSERT INTO billing_budget ({COUNTER}) {_OF_QUOTA.replace("{counted}", counted)}
+    name: f"""
+    WITH RECURSIVE quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s FOR SHARE),
+        {spending.pieces(share, quota=True)}
+    INSERT INTO billing_budget ({COUNTER}) {_OF_SCOPE[name]}
     ON CONFLICT DO NOTHING RETURNING id, {LIMIT}, spent, held
 """  # noqa: S608  # of constants
-    for scope, counted in COUNTED.items()
+    for name, share in spending.SHARES.items()
 }
 # The same counter, unmade.
 LOOK_QUOTA: dict[str, LiteralString] = {
-    scope: f"""
-    WITH quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s),
-        counter ({COUNTER}) AS ({_OF_QUOTA.replace("{counted}", counted)})
+    name: f"""
+    WITH RECURSIVE quota AS (SELECT * FROM billing_quota WHERE id = %(quota)s),
+        {spending.pieces(share, quota=True)}, counter ({COUNTER}) AS ({_OF_SCOPE[name]})
     SELECT {LIMIT}, spent, held, {FITS} FROM counter
 """  # noqa: S608  # of constants
-    for scope, counted in COUNTED.items()
+    for name, share in spending.SHARES.items()
 }
 
 # What comes in by top-up or adjustment credits the customer's accounts, and a credit is negative.
-OF_WALLET: LiteralString = """
+OF_WALLET: LiteralString = f"""
     SELECT organization.id, NULL::bigint, '', %(start)s, NULL::timestamptz,
         CASE organization.billing
             WHEN 'prepaid' THEN paid.amount
@@ -105,18 +94,17 @@ OF_WALLET: LiteralString = """
             WHERE entry.organization_id = organization.id AND posted.kind <> 'usage'
               AND entry.account IN ('wallet', 'grants', 'receivable')
         ) paid,
-        LATERAL (
-            SELECT coalesce(sum(event.charge), 0) AS charge FROM billing_usageevent event
-            WHERE event.organization_id = organization.id
-        ) used
+        LATERAL ({spending.charged(spending.EVERYTHING, quota=False)}) used
     WHERE organization.id = %(organization)s
-"""
+"""  # noqa: S608  # of constants
+_PIECES_OF_WALLET = spending.pieces(spending.EVERYTHING, quota=False)
 MAKE_WALLET: LiteralString = f"""
+    WITH RECURSIVE {_PIECES_OF_WALLET}
     INSERT INTO billing_budget ({COUNTER}) {OF_WALLET}
     ON CONFLICT DO NOTHING RETURNING id, "limit", spent, held
 """  # of constants
 LOOK_WALLET: LiteralString = f"""
-    WITH counter ({COUNTER}) AS ({OF_WALLET}) SELECT {LIMIT}, spent, held, {FITS} FROM counter
+    WITH RECURSIVE {_PIECES_OF_WALLET}, counter ({COUNTER}) AS ({OF_WALLET}) SELECT {LIMIT}, spent, held, {FITS} FROM counter
 """  # noqa: S608  # of constants
 
 # One statement, so the hold and the lease appear together or not at all.

@@ -10,15 +10,19 @@ from django.db import connection, transaction
 from django.db.models import Sum
 from django_scopes import scope
 
-from billing import funds, ledger
+from billing import funds, ledger, spending
 from billing.calendars import BEGINNING
 from billing.funds import Line
-from billing.models import CUSTOMER_ACCOUNTS, Budget, LedgerEntry, LedgerTransaction, UsageEvent
+from billing.models import CUSTOMER_ACCOUNTS, Budget, LedgerEntry, LedgerTransaction
 from billing.money import plain, rounded
 from tenants.models import Organization, User
 from tenants.services import audit
 from tenants.services.organizations import change_terms
 
+SPENT = (
+    f"WITH RECURSIVE {spending.pieces(spending.EVERYTHING, quota=False)}"
+    f" {spending.charged(spending.EVERYTHING, quota=False)}"
+)
 ZERO = Decimal(0)
 LARGEST = Decimal(10) ** 12
 REFERENCE_LENGTH, MEMO_LENGTH = 120, 300
@@ -75,7 +79,7 @@ def wallet(organization: Organization) -> Budget:
         found = rows.first()
         if found is not None:
             return found
-        spent = UsageEvent.objects.aggregate(total=Sum("charge"))["total"] or ZERO
+        spent = _spent(organization)
         Budget.objects.bulk_create(
             [
                 Budget(
@@ -89,6 +93,14 @@ def wallet(organization: Organization) -> Budget:
             ignore_conflicts=True,  # another process may make it at the same time
         )
         return rows.get()
+
+
+def _spent(organization: Organization) -> Decimal:
+    """US dollars that were ever charged to the organization."""
+    with connection.cursor() as cursor:
+        cursor.execute(SPENT, {"organization": organization.pk, "start": BEGINNING, "end": None})
+        found: Decimal = cursor.fetchone()[0]
+        return found
 
 
 def counter(organization: Organization) -> Budget:
