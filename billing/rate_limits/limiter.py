@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from billing.rate_limits.rules import CONCURRENCY, LETTERS, TOKENS, RateLimited, RateRule, Ticket, places
 from billing.rate_limits.share import Share
-from billing.rate_limits.wire import RedisAway, Wire, run
+from billing.rate_limits.wire import Amends, RedisAway, Wire, run
 
 TAKEN = -1
 MINUTE_SECONDS = 60.0
@@ -39,7 +39,15 @@ class RateLimiter:
         self.workers = workers
         self.fallbacks = 0
         self._clock = clock
-        self._wire = Wire(redis_url, name=f"weir-{worker}", patience=patience, pause=pause, clock=clock)
+        self._wire = Wire(
+            redis_url,
+            name=f"weir-{worker}",
+            patience=patience,
+            pause=pause,
+            # By then they have lapsed.
+            amends_within=slot_seconds,
+            clock=clock,
+        )
         self._share = Share(clock)
         self._slot_seconds = slot_seconds
         self._slot_milliseconds = round(slot_seconds * 1000)
@@ -67,7 +75,9 @@ class RateLimiter:
                 self.release(Ticket(rules, keys, tokens, request_id, now, answer[1:], local=False), 0)
 
         try:
-            answer = await self._wire.call(run(keys, arguments), abandoned)
+            answer = await self._wire.call(
+                run(keys, arguments), abandoned, _free_slots(rules, keys, request_id)
+            )
         except RedisAway:
             self.fallbacks += 1
             return self._share.acquire(rules, keys, tokens, request_id, self.workers)
@@ -93,8 +103,8 @@ class RateLimiter:
     def release(self, ticket: Ticket, used_tokens: int | None = None) -> None:
         """The request has ended; with ``used_tokens``, put its tokens right. Waits for nothing.
 
-        Called again for the same ticket, it does nothing. What Redis misses because it is away
-        lapses by itself: slots after ``slot_seconds``, tokens within the minute.
+        Called again for the same ticket, it does nothing. Slots that Redis keeps because it is away are
+        freed when it is back, and lapse by themselves after ``slot_seconds``; tokens within the minute.
         """
         if ticket.ended:
             return
@@ -118,7 +128,8 @@ class RateLimiter:
                 keys.append(key)
                 arguments += (LETTERS[rule.metric], rule.limit)
         if keys:
-            self._wire.tell(run(keys, arguments))
+            slots = None if ticket.left else _free_slots(ticket.rules, ticket.keys, ticket.request_id)
+            self._wire.tell(run(keys, arguments), slots)
 
     async def close(self) -> None:
         """Send what waits, and hang up."""
@@ -139,3 +150,11 @@ class RateLimiter:
                     if rule.metric == CONCURRENCY
                 ]
                 self._wire.tell(run(slots, ("refresh", ticket.request_id, self._slot_milliseconds)))
+
+
+def _free_slots(rules: Sequence[RateRule], keys: Sequence[str], request_id: str) -> Amends | None:
+    """Packs the call that frees the slots of a request, which can be made twice. None if it takes none."""
+    slots = [key for rule, key in zip(rules, keys, strict=True) if rule.metric == CONCURRENCY]
+    if not slots:
+        return None
+    return lambda: run(slots, ("release", request_id, 0, *(LETTERS[CONCURRENCY], 1) * len(slots)))

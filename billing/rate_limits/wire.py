@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,9 @@ from redis.exceptions import NoScriptError, RedisError
 SCRIPT = (Path(__file__).parent / "script.lua").read_bytes()
 DIGEST = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 MOST_IN_A_BATCH = 256
+# A timer that rings later than this was held up by other work of this process. That is looked at so often.
+HELD_UP_SECONDS = 0.02
+SECOND_LOOKS = 3
 # Its annotation allows a tuple of one.
 pack = cast("Callable[[tuple[str | bytes | int | float, ...]], bytes]", pack_command)
 TEACH = pack(("SCRIPT", "LOAD", SCRIPT))
@@ -28,26 +31,57 @@ class RedisAway(Exception):
     """Redis did not answer in time, or not as it should."""
 
 
-class Call:
-    """One call of the script, on its way."""
+Amends = Callable[[], bytes]
 
-    __slots__ = ("abandoned", "answer", "packed", "retried")
+
+class Call:
+    """One call of the script, on its way. ``amends`` packs the call to make later if this one is lost."""
+
+    __slots__ = ("abandoned", "amends", "answer", "packed", "retried")
 
     def __init__(
         self,
         packed: bytes,
         answer: asyncio.Future[list[int]] | None = None,
         abandoned: Callable[[list[int]], None] | None = None,
+        amends: Amends | None = None,
     ) -> None:
         self.packed = packed
         self.answer = answer
         self.abandoned = abandoned
+        self.amends = amends
         self.retried = False
 
     def fail(self) -> None:
         """Tell whoever waits that Redis is away."""
         if self.answer is not None and not self.answer.done():
             self.answer.set_exception(RedisAway())
+
+
+@contextlib.asynccontextmanager
+async def _patient(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError after ``seconds`` in which the event loop was free to see an answer: the time in
+    which something else held up the loop is not Redis's."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+    looks = 0
+
+    def look() -> None:
+        nonlocal timer, due, looks
+        late = loop.time() - due
+        if late > HELD_UP_SECONDS and looks < SECOND_LOOKS:
+            looks += 1
+            due = loop.time() + min(late, seconds)
+            timer = loop.call_at(due, look)
+        else:
+            limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_at(due, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def run(keys: Sequence[str], arguments: Sequence[str | int | float]) -> bytes:
@@ -59,6 +93,8 @@ class Wire:
     """Calls of the script. Those made while others are on their way form the next batch.
 
     After a failure no call is tried for ``pause`` seconds; each then fails at once with ``RedisAway``.
+    Whether a call that got no answer was carried out is not known. What makes amends for it is sent as
+    soon as Redis is back, and given up after ``amends_within`` seconds.
     """
 
     def __init__(
@@ -68,6 +104,7 @@ class Wire:
         name: str,
         patience: float,
         pause: float,
+        amends_within: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``patience``: seconds in which a batch must be answered, connecting included. ``name`` is how
@@ -86,6 +123,10 @@ class Wire:
         self._clock = clock
         self._away_until = float("-inf")
         self._queue: list[Call] = []
+        self._amends_within = amends_within
+        # Since when, and what.
+        self._owed: list[tuple[float, Amends]] = []
+        self._payday: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -94,7 +135,9 @@ class Wire:
         """Whether calls fail at once."""
         return self._closed or self._away_until > self._clock()
 
-    async def call(self, packed: bytes, abandoned: Callable[[list[int]], None]) -> list[int]:
+    async def call(
+        self, packed: bytes, abandoned: Callable[[list[int]], None], amends: Amends | None = None
+    ) -> list[int]:
         """The answer to a call. Raises ``RedisAway``.
 
         Of a caller that is cancelled meanwhile, ``abandoned`` gets the answer if the call was sent.
@@ -102,7 +145,7 @@ class Wire:
         if self.away:
             raise RedisAway
         answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._put(Call(packed, answer, abandoned))
+        self._put(Call(packed, answer, abandoned, amends))
         try:
             return await answer
         except asyncio.CancelledError:
@@ -111,16 +154,20 @@ class Wire:
                 abandoned(answer.result())
             raise
 
-    def tell(self, packed: bytes) -> None:
+    def tell(self, packed: bytes, amends: Amends | None = None) -> None:
         """Send a call without waiting for it to be done; lost while Redis is away."""
         if not self.away:
-            self._put(Call(packed))
+            self._put(Call(packed, amends=amends))
+        elif amends is not None:
+            self._owe([(self._clock(), amends)])
 
     async def close(self) -> None:
         """Send what waits, and hang up."""
         if self._pump is not None:
             await asyncio.wait([self._pump])
         self._closed = True
+        if self._payday is not None:
+            self._payday.cancel()
         await self._hang_up()
 
     def _put(self, call: Call) -> None:
@@ -135,7 +182,7 @@ class Wire:
             while self._queue:
                 calls, self._queue = self._queue[:MOST_IN_A_BATCH], self._queue[MOST_IN_A_BATCH:]
                 batch = [call for call in calls if call.answer is None or not call.answer.cancelled()]
-                async with asyncio.timeout(self._patience):
+                async with _patient(self._patience):
                     answers = await self._exchange(batch)
                 self._deliver(batch, answers)
                 batch = []
@@ -147,7 +194,25 @@ class Wire:
             for call in lost:
                 call.fail()
             if lost:
+                now = self._clock()
+                self._owe([(now, call.amends) for call in lost if call.amends is not None])
                 await self._hang_up()
+
+    def _owe(self, owed: list[tuple[float, Amends]]) -> None:
+        self._owed += owed
+        if self._owed and self._payday is None and not self._closed:
+            self._payday = asyncio.get_running_loop().call_later(self._pause, self._pay)
+
+    def _pay(self) -> None:
+        """Send what is owed; what is lost again is owed again."""
+        self._payday = None
+        oldest = self._clock() - self._amends_within
+        owed, self._owed = [each for each in self._owed if each[0] > oldest], []
+        if self.away:
+            self._owe(owed)
+            return
+        for _, amends in owed:
+            self._put(Call(amends(), amends=amends))
 
     async def _exchange(self, batch: Sequence[Call]) -> list[Any]:
         """Send a batch, and read as many answers; an error that Redis answers stands in its place."""

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -432,6 +432,79 @@ def test_a_redis_that_hangs_holds_up_no_crowd(who: str, own_server: Server) -> N
             finally:
                 own_server.thaw()
             assert asking.fallbacks == 301
+
+    asyncio.run(scenario())
+
+
+def slots_taken(server: Server) -> int:
+    with Redis.from_url(server.url, socket_timeout=30) as client:
+        return sum(client.zcard(key) for key in client.scan_iter("weir:limit:c:*"))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not await asyncio.to_thread(holds):
+        assert time.monotonic() < end, "waited too long"
+        await asyncio.sleep(0.02)
+
+
+def test_a_slot_that_was_released_while_redis_hung_is_free_when_it_is_back(
+    who: str, own_server: Server
+) -> None:
+    async def scenario() -> None:
+        # By itself it would lapse after ten minutes.
+        async with limiter(own_server.url, patience=0.1, pause=0.1, slot_seconds=600) as asking:
+            told, untold = (
+                await ask(asking, [limit(CONCURRENCY, 5)], who),
+                await ask(asking, [limit(CONCURRENCY, 5, 2)], who),
+            )
+            assert slots_taken(own_server) == 2
+            own_server.freeze()
+            # The first is sent and gets no answer; the second finds Redis known to be away.
+            asking.release(told)
+            await until(lambda: asking._wire.away)
+            asking.release(untold)
+            own_server.thaw()
+            await until(lambda: slots_taken(own_server) == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_slot_that_redis_gave_too_late_is_given_back(who: str, own_server: Server) -> None:
+    def scripts_run() -> int:
+        with Redis.from_url(own_server.url, socket_timeout=30) as client:
+            return int(client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+    async def scenario() -> None:
+        async with limiter(own_server.url, patience=0.1, pause=0.1, slot_seconds=600) as asking:
+            await ask(asking, [limit(REQUESTS, 100)], who)
+            before = scripts_run()
+            own_server.freeze()
+            held = await ask(asking, [limit(CONCURRENCY, 5)], who)
+            assert asking.fallbacks == 1
+            own_server.thaw()
+            # The one that nobody waits for, and what takes it back.
+            await until(lambda: scripts_run() >= before + 2)
+            assert slots_taken(own_server) == 0
+            asking.release(held)
+
+    asyncio.run(scenario())
+
+
+def test_time_in_which_the_event_loop_was_held_up_is_not_taken_for_redis_being_away(
+    who: str, own_server: Server
+) -> None:
+    async def scenario() -> None:
+        async with limiter(own_server.url, patience=2) as asking:
+            await ask(asking, [limit(REQUESTS, 100)], who)
+            own_server.freeze()
+            waiting = asyncio.create_task(ask(asking, [limit(REQUESTS, 100)], who))
+            # The question is sent.
+            await asyncio.sleep(0.05)
+            own_server.thaw()
+            time.sleep(2.5)  # noqa: ASYNC251 - that is what is tried
+            await waiting
+            assert asking.fallbacks == 0
 
     asyncio.run(scenario())
 
