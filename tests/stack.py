@@ -264,7 +264,7 @@ def environment_for(data_dir: Path) -> dict[str, str]:
         # A test may write zones of its own there, whose midnight is near.
         "PYTHONTZPATH": os.pathsep.join((str(data_dir / "zones"), *zoneinfo.TZPATH)),
         # Longer than by default: what a test lets end in time does so also on a busy machine.
-        "ABANDONED_SECONDS": "2",
+        "ABANDONED_SECONDS": "4",
         # As in production: whatever the programs do, they can do without changing the books.
         "DATABASE_ROLE": "weir_app",
     }

@@ -65,6 +65,7 @@ async def _patient(seconds: float) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     due = loop.time() + seconds
     looks = 0
+    timer: asyncio.TimerHandle | None = None
 
     def look() -> None:
         nonlocal timer, due, looks
@@ -81,7 +82,8 @@ async def _patient(seconds: float) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
 
 def run(keys: Sequence[str], arguments: Sequence[str | int | float]) -> bytes:

@@ -15,7 +15,13 @@ from psycopg.types.json import JsonbLoader
 from billing.price_terms import rates_of
 from billing.pricing import Rates
 
-_PRICES = "SELECT * FROM billing_price ORDER BY effective_from, id"
+# With the version of the row, which PostgreSQL counts: what was read of it once need not be read again.
+_VERSIONS = """
+SELECT id, xmin::text AS version, deployment_id, model_group_id, organization_id, effective_from
+FROM billing_price ORDER BY effective_from, id
+"""
+_TERMS = "SELECT *, xmin::text AS version FROM billing_price WHERE id = ANY(%s)"
+_PRICES = "SELECT *, xmin::text AS version FROM billing_price ORDER BY effective_from, id"
 
 Of = TypeVar("Of", int, tuple[int, int])
 
@@ -81,6 +87,8 @@ class RateBook:
     costs: Mapping[int, History]
     prices: Mapping[int, History]
     own: Mapping[tuple[int, int], History]
+    # By row and version.
+    known: Mapping[tuple[int, str], Rates] = field(default_factory=dict, repr=False, compare=False)
     # What was in force when last asked.
     _newest: list[InForce] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -110,32 +118,48 @@ class RateBook:
 EMPTY = RateBook({}, {}, {})
 
 
-async def load_rates(connection: AsyncConnection[Any]) -> RateBook:
-    """Read every price from PostgreSQL, past ones included: a few rows for each deployment and group."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        return _rate_book(await (await cursor.execute(_PRICES)).fetchall())
+async def load_rates(connection: AsyncConnection[Any], book: RateBook = EMPTY) -> RateBook:
+    """Read every price from PostgreSQL, past ones included: a few rows for each deployment and group.
+
+    Of what ``book`` knows already only the list is read, since thousands of prices would hold up the event
+    loop for tenths of a second.
+    """
+    async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        listed = await (await cursor.execute(_VERSIONS)).fetchall()
+        unknown = [row["id"] for row in listed if (row["id"], row["version"]) not in book.known]
+        terms = await (await cursor.execute(_TERMS, [unknown])).fetchall() if unknown else []
+    return _rate_book(listed, terms, book.known)
 
 
 def read_rates(connection: Connection[Any]) -> RateBook:
     """Every price as ``connection``, such as Django's, sees it at this moment."""
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.adapters.register_loader("jsonb", JsonbLoader)
-        return _rate_book(cursor.execute(_PRICES).fetchall())
+        rows = cursor.execute(_PRICES).fetchall()
+        return _rate_book(rows, rows, {})
 
 
-def _rate_book(rows: list[dict[str, Any]]) -> RateBook:
+def _rate_book(
+    listed: list[dict[str, Any]], terms: list[dict[str, Any]], known: Mapping[tuple[int, str], Rates]
+) -> RateBook:
+    """A book of the prices ``listed``, whose rates are in ``terms`` or ``known``."""
+    fresh = {(row["id"], row["version"]): rates_of(row["id"], row) for row in terms}
+    kept: dict[tuple[int, str], Rates] = {}
     costs: dict[int, list[tuple[datetime, Rates]]] = {}
     prices: dict[int, list[tuple[datetime, Rates]]] = {}
     own: dict[tuple[int, int], list[tuple[datetime, Rates]]] = {}
-    for row in rows:
-        entry = row["effective_from"], rates_of(row["id"], row)
+    for row in listed:
+        version = row["id"], row["version"]
+        rates = kept[version] = fresh.get(version) or known[version]
+        entry = row["effective_from"], rates
         if row["model_group_id"] is None:
             costs.setdefault(row["deployment_id"], []).append(entry)
         elif row["organization_id"] is None:
             prices.setdefault(row["model_group_id"], []).append(entry)
         else:
             own.setdefault((row["organization_id"], row["model_group_id"]), []).append(entry)
-    return RateBook(_histories(costs), _histories(prices), _histories(own))
+    return RateBook(_histories(costs), _histories(prices), _histories(own), kept)
 
 
 def _histories(entries: Mapping[Of, list[tuple[datetime, Rates]]]) -> dict[Of, History]:

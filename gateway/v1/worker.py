@@ -145,7 +145,7 @@ class Worker:
         """Read routing table, prices, origins and blocked end users anew, and swap them in."""
         async with self.pool.connection() as connection:
             fresh_table = await load_table(connection)
-            fresh_rates = await load_rates(connection)
+            fresh_rates = await load_rates(connection, self.rates)
             fresh_origins = await load_origins(connection)
             fresh_blocked = await load_blocked(connection)
         self.table, self.rates, self.origins = fresh_table, fresh_rates, fresh_origins

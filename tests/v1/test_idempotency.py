@@ -128,7 +128,7 @@ def test_a_client_that_left_gets_its_whole_answer_when_it_asks_again(tenant: Ten
     # Longer than ABANDONED_SECONDS, at which a provider is stopped otherwise.
     body = {
         "model": "sim-small",
-        "messages": [{"role": "user", "content": "words=40 pace_ms=100"}],
+        "messages": [{"role": "user", "content": "words=60 pace_ms=100"}],
         "stream": True,
         "user": slug,
     }
@@ -148,7 +148,7 @@ def test_a_client_that_left_gets_its_whole_answer_when_it_asks_again(tenant: Ten
         wait_until(lambda: again().status_code == 200)
         assert again().content.endswith(b"data: [DONE]\n\n")
     first, *others = events(tenant)
-    assert (first.end_reason, first.usage_source, first.output_tokens) == ("client_gone", "reported", 40)
+    assert (first.end_reason, first.usage_source, first.output_tokens) == ("client_gone", "reported", 60)
     assert sum(event.charge for event in others) == 0
     assert len(tenant.stack.simulator.wait_for_end(slug)) == 1
 
