@@ -25,6 +25,11 @@ ADDED_ONLY = (
     "billing_statementposting",
     "billing_usageevent",
 )
+# What of an event can be emptied, and by a trigger no more than that (``billing.retention``).
+_REMOVE_DETAILS = (
+    "GRANT UPDATE (attempts, error_code, first_token_ms, tags, details_removed_at) "
+    "ON billing_usageevent TO {role}"
+)
 # Written by a trigger alone, which runs as the owner.
 READ_ONLY = ("billing_accountbalance",)
 _EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)"
@@ -67,6 +72,7 @@ def grant(using: str = "default", **_: Any) -> None:
                     cursor.execute(
                         sql.SQL(f"REVOKE {rights} ON {{}} FROM {{}}").format(sql.Identifier(table), role)
                     )
+            cursor.execute(sql.SQL(_REMOVE_DETAILS).format(role=role))
 
 
 def _make(cursor: Any) -> None:

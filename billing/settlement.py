@@ -21,6 +21,7 @@ import psycopg
 from billing import partitions
 from billing.money import EXACT
 from billing.token_usage import QUANTITIES
+from tenants.models import LEAST_DETAIL_DAYS
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -92,6 +93,16 @@ INSERT INTO billing_dirtybucket (organization_id, hour, minute)
 SELECT o.id, date_trunc('hour', mark.minute, 'UTC'), extract(minute FROM mark.minute AT TIME ZONE 'UTC')
 FROM unnest(%(organizations)s::bigint[], %(minutes)s::timestamptz[]) AS mark(organization_id, minute)
 JOIN tenants_organization o ON o.id = mark.organization_id
+"""
+# Details are removed up to a time; whoever is about to move it on waits for this, or this for them.
+_MOVE_BACK: LiteralString = """
+UPDATE billing_detailremoval r SET done_until = least(r.done_until, late.minute)
+FROM (
+    SELECT organization_id, min(minute) AS minute
+    FROM unnest(%(organizations)s::bigint[], %(minutes)s::timestamptz[]) AS mark(organization_id, minute)
+    GROUP BY organization_id
+) AS late
+WHERE r.organization_id = late.organization_id
 """
 _PUT_ASIDE: LiteralString = """
 INSERT INTO billing_deadletter (record, reason)
@@ -287,11 +298,16 @@ def _insert(connection: Connection, ends: list[tuple[Ended, bytes]]) -> int:
         connection.execute(_SETTLE, parameters)
     if minutes:
         marks = sorted(minutes)
-        connection.execute(
-            _MARK,
-            {
-                "organizations": [organization for organization, _ in marks],
-                "minutes": [minute for _, minute in marks],
-            },
-        )
+        connection.execute(_MARK, _columns(marks))
+        # Nobody keeps details for less.
+        kept = datetime.now(tz=UTC) - timedelta(days=LEAST_DETAIL_DAYS - 1)
+        if late := [mark for mark in marks if mark[1] < kept]:
+            connection.execute(_MOVE_BACK, _columns(late))
     return len(inserted)
+
+
+def _columns(marks: Sequence[tuple[int, datetime]]) -> dict[str, list[int] | list[datetime]]:
+    return {
+        "organizations": [organization for organization, _ in marks],
+        "minutes": [minute for _, minute in marks],
+    }

@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django_scopes import scopes_disabled
 
-from billing import ledger, partitions, reconcile, rollups, spans
+from billing import ledger, partitions, reconcile, retention, rollups, spans
 from billing.exports import making as exports
 from billing.models import TaskRun
 from billing.services import grants
@@ -22,6 +22,8 @@ from billing.statements import making
 from tenants.models import Organization
 
 logger = logging.getLogger(__name__)
+# Seconds; the next day's message goes on where one ended.
+DETAILS_EXPIRE = 20 * 3600
 
 
 class PlatformTask(Task):  # type: ignore[type-arg]  # at run time it takes none
@@ -146,6 +148,20 @@ def ensure_partitions() -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         for wanted in (month, partitions.after(month)):
             partitions.ensure(cursor, wanted)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
+def remove_details() -> None:
+    """Have the details removed of requests that are older than their organizations keep them."""
+    hand_over(remove_details_of, retention.waiting(), DETAILS_EXPIRE)
+
+
+@shared_task(base=PlatformTask, soft_time_limit=240, time_limit=270)
+def remove_details_of(organization_id: int) -> None:
+    """Remove the details of the organization's old requests: for a minute, and then behind whoever waits."""
+    organization = Organization.objects.filter(pk=organization_id).first()
+    if organization is not None and not retention.remove_details(organization):
+        hand_over(remove_details_of, [organization_id], DETAILS_EXPIRE)
 
 
 @shared_task(base=PlatformTask, soft_time_limit=1800, time_limit=1860)

@@ -23,6 +23,7 @@ app.conf.beat_schedule = {
     "deliveries": {"task": "gateway.tasks.deliver_due", "schedule": 5.0, "options": {"expires": 5}},
     "partitions": {"task": "billing.tasks.ensure_partitions", "schedule": 3600.0},
     "reconcile": {"task": "billing.tasks.reconcile_books", "schedule": crontab(hour=2, minute=30)},
+    "details": {"task": "billing.tasks.remove_details", "schedule": crontab(hour=3, minute=40)},
     "visits": {"task": "gateway.tasks.close_visits", "schedule": 60.0, "options": {"expires": 60}},
     "responses": {"task": "gateway.tasks.delete_expired_responses", "schedule": 3600.0},
 }

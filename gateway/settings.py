@@ -260,6 +260,10 @@ MAX_BODY_BYTES: int = env.int("MAX_BODY_BYTES", default=16 * 1024 * 1024)
 MAX_ANSWER_BYTES: int = env.int("MAX_ANSWER_BYTES", default=64 * 1024 * 1024)
 # RESPONSE_DAYS: days that a kept response of /v1/responses lives.
 RESPONSE_DAYS: int = env.int("RESPONSE_DAYS", default=30)
+# KEEP_DETAILS_DAYS: days after which the details of requests are removed, whatever organizations choose; 0: never.
+KEEP_DETAILS_DAYS: int = env.int("KEEP_DETAILS_DAYS", default=0)
+if KEEP_DETAILS_DAYS and not 30 <= KEEP_DETAILS_DAYS <= 3650:
+    raise ImproperlyConfigured("KEEP_DETAILS_DAYS must be 0, or from 30 to 3650.")
 # IDEMPOTENCY_HOURS: how long the answer to a request with an Idempotency-Key is kept, in Redis.
 IDEMPOTENCY_HOURS: int = env.int("IDEMPOTENCY_HOURS", default=24)
 # IDEMPOTENCY_MAX_BYTES: a larger answer is not kept; asking again with its key is then a 409.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 from django_scopes import ScopedManager
@@ -28,6 +28,8 @@ origin_validator = RegexValidator(
     "Write an origin as browsers do, such as https://app.example.com or http://localhost:3000: lower case, "
     "no path, no slash at the end, no port 80 or 443.",
 )
+# For how many days at least, and at most, the details of requests are kept where not for ever.
+LEAST_DETAIL_DAYS, MOST_DETAIL_DAYS = 30, 3650
 # Headers that tell a caller how its request was served.
 HIDEABLE_HEADERS = ("x-request-id", "x-weir-attempts", "x-weir-deployment", "x-weir-dropped-params")
 
@@ -119,6 +121,12 @@ class Organization(models.Model):
     lower_max_tokens = models.BooleanField(default=False, db_default=False)
     # Whether responses of /v1/responses are kept, with what was asked, for the next to go on from.
     store_responses = models.BooleanField(default=False, db_default=False)
+    # Then the details of a request are removed (``billing.retention``); null: never.
+    keep_details_days = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(LEAST_DETAIL_DAYS), MaxValueValidator(MOST_DETAIL_DAYS)],
+    )
     # Names of the model groups it may use; null: all (of its plan).
     model_groups = ArrayField(models.CharField(max_length=100), null=True, blank=True)
     # Requests are only sent to deployments in one of these regions; null: anywhere.

@@ -1,5 +1,6 @@
 """What it costs. The models stand in files by subject; import them from here."""
 
+from billing.models.detail import DetailRemoval
 from billing.models.end_user import BlockedEndUser
 from billing.models.exchange_rate import ExchangeRate
 from billing.models.export import Export
@@ -34,6 +35,7 @@ __all__ = (
     "Budget",
     "Checkout",
     "DeadLetter",
+    "DetailRemoval",
     "DirtyBucket",
     "ExchangeRate",
     "Export",

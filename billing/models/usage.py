@@ -17,7 +17,7 @@ from tenants.models import Organization, owned_by
 
 class UsageEvent(models.Model):
     """One request. The table is partitioned by month of ``started_at``; rows are inserted once and
-    never changed.
+    never changed, but that an organization may have details removed from old ones (``billing.retention``).
 
     Foreign keys are plain numbers: an event outlives what it names. Token classes are disjoint
     (``input_tokens`` excludes cached and cache-write tokens); ``reasoning_tokens`` is part of
@@ -69,6 +69,8 @@ class UsageEvent(models.Model):
     first_token_ms = models.IntegerField(null=True)
     duration_ms = models.IntegerField()
     tags = models.JSONField(default=dict)
+    # Since when attempts, error code, time to the first token and some tags are gone.
+    details_removed_at = models.DateTimeField(null=True)
 
     objects: ClassVar[models.Manager[UsageEvent]] = owned_by("organization")
 

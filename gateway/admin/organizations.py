@@ -92,6 +92,7 @@ class OrganizationAdmin(Served):
         "markup",
         "lower_max_tokens",
         "store_responses",
+        "keep_details_days",
         "model_groups",
         "regions",
         "hidden_headers",

@@ -236,6 +236,7 @@ def _organization(organization: Organization) -> dict[str, Any]:
             markup=_share(organization.markup) if organization.markup else None,
             lower_max_tokens=organization.lower_max_tokens or None,
             store_responses=organization.store_responses or None,
+            keep_details_days=organization.keep_details_days,
             regions=organization.regions,
             hidden_headers=organization.hidden_headers,
             cors_origins=organization.cors_origins,

@@ -18,7 +18,13 @@ from routing.kinds import KINDS
 from routing.links import one_of
 from routing.models import name_validator, region_validator
 from routing.strategies import STRATEGIES
-from tenants.models import HIDEABLE_HEADERS, origin_validator, slug_validator
+from tenants.models import (
+    HIDEABLE_HEADERS,
+    LEAST_DETAIL_DAYS,
+    MOST_DETAIL_DAYS,
+    origin_validator,
+    slug_validator,
+)
 from tenants.permissions import ORGANIZATION_ROLES, TEAM_ROLES
 from tenants.services.keys import networks
 
@@ -146,6 +152,7 @@ TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Network = Annotated[str, AfterValidator(_network)]
 Moment = Annotated[date | datetime, BeforeValidator(_moment)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+DetailDays = Annotated[int, Field(ge=LEAST_DETAIL_DAYS, le=MOST_DETAIL_DAYS)]
 Tokens = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Position = Annotated[int, Field(ge=0, le=2_147_483_647)]
 KindName = Annotated[str, one_of(*KINDS)]

@@ -20,6 +20,7 @@ from gateway.configuration.scalars import (
     Address,
     Amount,
     Currency,
+    DetailDays,
     Email,
     HideableHeader,
     KindName,
@@ -286,6 +287,7 @@ class OrganizationBlock(Block):
     currency: Currency = "USD"
     lower_max_tokens: bool = False
     store_responses: bool = False
+    keep_details_days: DetailDays | None = None
     prices: dict[str, PriceBlock] = {}
     model_groups: list[str] | None = None
     regions: Regions | None = None

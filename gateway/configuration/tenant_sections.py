@@ -118,6 +118,7 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
         "currency": block.currency,
         "lower_max_tokens": block.lower_max_tokens,
         "store_responses": block.store_responses,
+        "keep_details_days": block.keep_details_days,
         "model_groups": block.model_groups,
         "regions": block.regions,
         "hidden_headers": block.hidden_headers,

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django import conf, forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import path
 from django.utils import timezone
 
+from billing import retention
 from billing.currencies import currencies_at
 from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.organizations import zones
-from tenants.models import Organization, header_choices, origin_validator
+from tenants.models import (
+    LEAST_DETAIL_DAYS,
+    MOST_DETAIL_DAYS,
+    Organization,
+    header_choices,
+    origin_validator,
+)
 from tenants.permissions import Permission
 from tenants.services.organizations import update_organization
 
@@ -61,7 +70,18 @@ class OrganizationSettings(forms.Form):
         "read its key, so give it one with narrow limits.",
     )
 
+    keep_details_days = forms.IntegerField(
+        label="Days that details of requests are kept",
+        required=False,
+        min_value=LEAST_DETAIL_DAYS,
+        widget=forms.NumberInput(attrs={"placeholder": "for ever"}),
+    )
+    remove_details = forms.BooleanField(required=False)
+
     def __init__(self, organization: Organization, data: Any = None) -> None:
+        self.organization = organization
+        # The first day that keeps its details, where fewer days than before are asked for.
+        self.removes_before: date | None = None
         initial = {
             "name": organization.name,
             "time_zone": organization.time_zone,
@@ -69,6 +89,8 @@ class OrganizationSettings(forms.Form):
             "lower_max_tokens": organization.lower_max_tokens,
             "store_responses": organization.store_responses,
             "hidden_headers": organization.hidden_headers,
+            # Within the platform's bound, which may be younger than the choice.
+            "keep_details_days": organization.keep_details_days and retention.kept_days(organization),
             "cors_origins": "\n".join(organization.cors_origins),
         }
         super().__init__(data, initial=initial)
@@ -77,11 +99,35 @@ class OrganizationSettings(forms.Form):
         if organization.time_zone not in dict(places):
             places.insert(0, (organization.time_zone, organization.time_zone))
         self._choose_from("time_zone", places)
+        most = conf.settings.KEEP_DETAILS_DAYS or MOST_DETAIL_DAYS
+        days = self.fields["keep_details_days"]
+        days.validators.append(MaxValueValidator(most))
+        days.widget.attrs["max"] = most
+        days.help_text = f"{LEAST_DETAIL_DAYS} to {most}. " + (
+            f"Empty: {most} days, by this platform's rule."
+            if conf.settings.KEEP_DETAILS_DAYS
+            else "Empty: for ever."
+        )
         known = {*currencies_at(timezone.now()), organization.currency}
         self._choose_from("currency", [(each, each) for each in sorted(known)])
 
     def _choose_from(self, name: str, choices: list[tuple[str, str]]) -> None:
         self.fields[name].choices = choices  # type: ignore[attr-defined]  # a ChoiceField
+
+    def clean(self) -> dict[str, Any]:
+        """Fewer days remove what cannot be brought back, so they are to be confirmed by their effect."""
+        cleaned = super().clean() or {}
+        wanted = cleaned.get("keep_details_days")
+        if "keep_details_days" not in self.changed_data or "keep_details_days" in self.errors or not wanted:
+            return cleaned
+        so_far = retention.kept_days(self.organization)
+        if so_far is None or wanted < so_far:
+            time_zone = self.organization.time_zone
+            tonight = retention.next_removal(timezone.now())
+            self.removes_before = retention.first_day_kept(wanted, time_zone, tonight)
+            if not cleaned["remove_details"]:
+                self.add_error("remove_details", "Tick this to save.")
+        return cleaned
 
     def clean_cors_origins(self) -> list[str]:
         origins = list(dict.fromkeys(self.cleaned_data["cors_origins"].replace(",", "\n").split()))
@@ -101,7 +147,9 @@ def settings(request: TenantRequest) -> HttpResponse:
     if request.method == "POST":
         demand(request.tenant, Permission.MANAGE_ORGANIZATION)
         if form.is_valid():
-            changes = {name: form.cleaned_data[name] for name in form.changed_data}
+            changes = {
+                name: form.cleaned_data[name] for name in form.changed_data if name != "remove_details"
+            }
             try:
                 saved = update_organization(acting_user=request.user, organization=organization, **changes)
             except ValueError as error:
@@ -118,6 +166,8 @@ def settings(request: TenantRequest) -> HttpResponse:
         {
             "form": form,
             "may_change": may_change,
+            "detail_days": retention.kept_days(organization),
+            "removed_until": retention.removed_until(organization),
             "replay_hours": conf.settings.IDEMPOTENCY_HOURS,
             "local_now": timezone.now().astimezone(ZoneInfo(organization.time_zone)),
         },

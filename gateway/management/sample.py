@@ -15,10 +15,20 @@ from django.db import connection, transaction
 from django.utils import timezone
 from django_scopes import scope
 
-from billing import ledger, partitions, reconcile, rollups
+from billing import ledger, partitions, reconcile, retention, rollups
 from billing.calendars import period_bounds
 from billing.exports import making as exports
-from billing.models import Budget, DeadLetter, Export, Lease, Quota, ReconcileReport, ScheduleRun, TaskRun
+from billing.models import (
+    Budget,
+    DeadLetter,
+    Export,
+    Lease,
+    Quota,
+    ReconcileReport,
+    ScheduleRun,
+    TaskRun,
+    UsageEvent,
+)
 from billing.money import rounded
 from billing.payments.dummy import DummyProvider
 from billing.services import checkouts
@@ -45,7 +55,7 @@ from tenants.permissions import Role
 from tenants.services import invitations
 from tenants.services.keys import create_key, revoke_key, rotate_key
 from tenants.services.members import add_member
-from tenants.services.organizations import create_organization, create_plan
+from tenants.services.organizations import create_organization, create_plan, update_organization
 from tenants.services.teams import create_team, set_team_member
 
 PASSWORD = "correct horse battery"  # noqa: S105 - of people who do not exist
@@ -60,6 +70,8 @@ MODELS = (
 MIXED = "quality"
 FEATURES = ("search", "summaries", "support chat")
 HISTORY = timedelta(days=52)
+# Less than that, so that there are requests without details.
+KEPT_DAYS = 45
 REQUESTS = 2600
 
 
@@ -77,8 +89,9 @@ class Sample:
     key: ApiKey
     # Of an open invitation to acme, for a person without an account.
     invitation: str
-    # The id of a request that a second provider answered.
+    # The id of a request that a second provider answered, and of one whose details are removed.
     request: str
+    old_request: str
     # The number of acme's newest.
     statement: str
     # The reference of a payment that was begun.
@@ -434,6 +447,13 @@ def _use(organization: Organization, keys: list[ApiKey], prices: dict[str, int])
     return next(str(record["request_id"]) for record in reversed(records) if len(record["attempts"]) > 1)
 
 
+def _forget(organization: Organization) -> str:
+    """Keep details for ``KEPT_DAYS``; returns the id of the last request without them."""
+    update_organization(acting_user=None, organization=organization, keep_details_days=KEPT_DAYS)
+    retention.remove_details(organization)
+    return UsageEvent.objects.filter(details_removed_at__isnull=False).latest("started_at").request_id
+
+
 def _exports(organization: Organization, by: User) -> None:
     """Two files, and one that is being made."""
     today = timezone.localdate()
@@ -532,6 +552,8 @@ def make_sample() -> Sample:
         request = _use(acme, keys, prices)
     while rollups.refresh():
         pass
+    with scope(organization=acme):
+        old_request = _forget(acme)
     while ledger.post_usage():
         pass
     adjust(
@@ -627,6 +649,7 @@ def make_sample() -> Sample:
         key=keys[0],
         invitation=invitation,
         request=request,
+        old_request=old_request,
         raised=_raised(acme),
         model=MIXED,
         report=report.pk,

@@ -48,6 +48,7 @@ CHANGEABLE = frozenset(
         "model_groups",
         "lower_max_tokens",
         "store_responses",
+        "keep_details_days",
         "regions",
         "hidden_headers",
         "cors_origins",
@@ -90,6 +91,7 @@ def create_organization(
     currency: str = "USD",
     lower_max_tokens: bool = False,
     store_responses: bool = False,
+    keep_details_days: int | None = None,
     plan: Plan | None = None,
     model_groups: Sequence[str] | None = None,
     regions: Sequence[str] | None = None,
@@ -99,7 +101,7 @@ def create_organization(
     """A new tenant, without members, teams or money.
 
     ``credit_limit`` is in US dollars, ``markup`` a share (0.2 adds a fifth), ``currency`` the one it
-    is invoiced in. ``regions`` None: its
+    is invoiced in. ``keep_details_days`` None: details of requests are kept for ever. ``regions`` None: its
     requests go anywhere; ``hidden_headers`` are of ``HIDEABLE_HEADERS``; ``cors_origins`` as browsers
     send them. Raises
     ``OrganizationExists``, ``UnknownTimeZone``, ``BadTerms``, ``InvalidRow``.
@@ -117,6 +119,7 @@ def create_organization(
         currency=currency,
         lower_max_tokens=lower_max_tokens,
         store_responses=store_responses,
+        keep_details_days=keep_details_days,
         plan=plan,
         model_groups=None if model_groups is None else list(model_groups),
         regions=None if regions is None else list(regions),

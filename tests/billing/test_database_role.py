@@ -7,8 +7,9 @@ from decimal import Decimal
 
 import pytest
 from django.db import ProgrammingError, connection, transaction
+from django_scopes import scopes_disabled
 
-from billing import database_role, ledger, partitions, reconcile, rollups
+from billing import database_role, ledger, partitions, reconcile, retention, rollups
 from billing.services import grants, wallet
 from billing.statements import making
 from tenants.models import User
@@ -63,6 +64,16 @@ def test_it_can_change_nothing_even_with_the_triggers_off(books: Books, table: s
     execute(f"SET LOCAL ROLE {database_role.ROLE}")
     with pytest.raises(ProgrammingError, match="permission denied"):
         execute(statement.format(table))
+
+
+def test_it_may_remove_details_of_old_requests(books: Books) -> None:
+    with scopes_disabled():
+        books.organization.keep_details_days = 30
+        books.organization.save(update_fields=["keep_details_days"])
+        retention.remove_details(books.organization, now=datetime.now(tz=UTC) + timedelta(days=60))
+    assert [event.attempts for event in books.events()] == [[]]
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        execute("UPDATE billing_usageevent SET charge = 0")
 
 
 def test_it_cannot_turn_the_triggers_off(books: Books) -> None:

@@ -13,7 +13,6 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
-from pytest_django.fixtures import Settings as SettingsWrapper
 
 from billing import ledger
 from billing.models import Checkout, LedgerTransaction, RedeemableCode
@@ -33,7 +32,7 @@ def finance(acme: Cast, sign_in: SignIn) -> Client:
 
 
 @pytest.fixture
-def stripe(settings: SettingsWrapper) -> Iterator[PlayedStripe]:
+def stripe(settings: Any) -> Iterator[PlayedStripe]:
     played = PlayedStripe()
     settings.PAYMENTS = "stripe"
     settings.STRIPE_SECRET_KEY, settings.STRIPE_WEBHOOK_SECRET = KEY, WEBHOOK_SECRET
@@ -164,14 +163,14 @@ def test_a_wrong_amount_is_said_and_asks_no_provider(
     assert stripe.asked == []
 
 
-def test_the_webhook_of_a_provider_that_is_not_used_does_not_exist(settings: SettingsWrapper) -> None:
+def test_the_webhook_of_a_provider_that_is_not_used_does_not_exist(settings: Any) -> None:
     settings.PAYMENTS = "dummy"
     assert deliver(event("x", 100)) == 404
     settings.PAYMENTS = ""
     assert Client().post("/payments/dummy/", b"{}", content_type="application/json").status_code == 404
 
 
-def test_without_a_provider_only_codes_are_taken(finance: Client, settings: SettingsWrapper) -> None:
+def test_without_a_provider_only_codes_are_taken(finance: Client, settings: Any) -> None:
     settings.PAYMENTS = ""
     page = finance.get(FUNDS).content.decode()
     assert "Continue to payment" not in page
@@ -179,7 +178,7 @@ def test_without_a_provider_only_codes_are_taken(finance: Client, settings: Sett
     assert finance.post(FUNDS, {"amount": "25"}).status_code == 404
 
 
-def test_the_dummy_pays_by_a_button_once(acme: Cast, finance: Client, settings: SettingsWrapper) -> None:
+def test_the_dummy_pays_by_a_button_once(acme: Cast, finance: Client, settings: Any) -> None:
     settings.PAYMENTS = "dummy"
     checkout = begin(finance)
     for _ in range(2):
@@ -187,9 +186,7 @@ def test_the_dummy_pays_by_a_button_once(acme: Cast, finance: Client, settings: 
     assert balance(acme) == Decimal("25.50")
 
 
-def test_the_dummys_webhook_needs_its_signature(
-    acme: Cast, finance: Client, settings: SettingsWrapper
-) -> None:
+def test_the_dummys_webhook_needs_its_signature(acme: Cast, finance: Client, settings: Any) -> None:
     settings.PAYMENTS = "dummy"
     body = json.dumps({"reference": begin(finance).reference, "amount": "25.50"})
     sent = {"X-Dummy-Signature": "00"}

@@ -288,3 +288,25 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(acme: Tenant, owner: 
             owner.get(f"{LIST}?{MARCH}")
         counts.append(len(queries))
     assert counts[0] == counts[1]
+
+
+def test_a_request_without_its_details_says_when_they_were_removed(acme: Tenant, owner: Client) -> None:
+    event(
+        acme.backend,
+        "2026-03-10T10:00",
+        "req-old",
+        "0.25",
+        status=429,
+        end_reason="refused",
+        tags={"app": ""},
+        details_removed_at=utc("2026-06-10T23:30"),
+    )
+    page = detail(owner, "req-old")
+    # In Berlin the next day has begun.
+    assert "The details of this request were removed on 11 Jun 2026" in page
+    assert "Removed on 11 Jun 2026." in page
+    assert "Time to the first token removed" in page
+    assert "Tag app value removed" in page
+    assert "exactly $0.25" in page
+    assert "No provider was tried" not in page
+    assert "no reason recorded" not in page

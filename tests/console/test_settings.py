@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pytest
 from django.urls import reverse
 
 from billing.services.exchange_rates import set_exchange_rate
@@ -64,6 +67,62 @@ def test_switches_that_are_not_sent_are_off(acme: Cast, sign_in: SignIn) -> None
     assert (stored().lower_max_tokens, stored().store_responses) == (True, True)
     client.post(PAGE, {**KEPT, "store_responses": "on"})
     assert (stored().lower_max_tokens, stored().store_responses) == (False, True)
+
+
+def first_day_kept(days: int) -> str:
+    """As the page writes it, by the calendar of Berlin at the next 03:40 by UTC."""
+    now = datetime.now(UTC)
+    tonight = now.replace(hour=3, minute=40, second=0, microsecond=0)
+    tonight += timedelta(days=0 if tonight > now else 1)
+    day = tonight.astimezone(ZoneInfo("Europe/Berlin")).date() - timedelta(days=days)
+    return f"{day:%-d %B %Y}"
+
+
+def test_fewer_days_of_details_are_confirmed_by_what_they_remove(acme: Cast, sign_in: SignIn) -> None:
+    client: Any = sign_in(acme.ann)
+    wanted = {**KEPT, "keep_details_days": "90"}
+    days = {first_day_kept(90)}
+    asked = client.post(PAGE, wanted)
+    days.add(first_day_kept(90))
+    assert asked.status_code == 422
+    found = re.search(r"details of requests before (.*?) tonight", asked.content.decode())
+    assert found is not None
+    assert found[1] in days
+    assert "It cannot be undone." in asked.content.decode()
+    assert stored().keep_details_days is None
+    assert client.post(PAGE, {**wanted, "remove_details": "on"}).status_code == 302
+    assert stored().keep_details_days == 90
+    entry = AuditEntry.objects.filter(target_id=str(acme.organization.pk), verb="changed").latest("pk")
+    assert entry.detail == {"keep_details_days": {"from": None, "to": 90}}
+
+
+def test_more_days_of_details_need_no_confirmation(acme: Cast, sign_in: SignIn) -> None:
+    client: Any = sign_in(acme.ann)
+    Organization.objects.filter(slug="acme").update(keep_details_days=90)
+    assert client.post(PAGE, {**KEPT, "keep_details_days": "120"}).status_code == 302
+    assert client.post(PAGE, {**KEPT, "keep_details_days": ""}).status_code == 302
+    assert stored().keep_details_days is None
+
+
+def test_a_choice_beyond_a_younger_bound_of_the_platform_is_in_nobodys_way(
+    acme: Cast, sign_in: SignIn, settings: Any
+) -> None:
+    Organization.objects.filter(slug="acme").update(keep_details_days=400)
+    settings.KEEP_DETAILS_DAYS = 60
+    client: Any = sign_in(acme.ann)
+    assert client.get(PAGE).context["form"]["keep_details_days"].value() == 60
+    answer = client.post(PAGE, {**KEPT, "keep_details_days": "60", "name": "Other"})
+    assert (answer.status_code, stored().name) == (302, "Other")
+
+
+@pytest.mark.parametrize(("platform", "days"), [(0, "29"), (0, "3651"), (60, "61")])
+def test_days_of_details_out_of_bounds_change_nothing(
+    acme: Cast, sign_in: SignIn, settings: Any, platform: int, days: str
+) -> None:
+    settings.KEEP_DETAILS_DAYS = platform
+    answer = sign_in(acme.ann).post(PAGE, {**KEPT, "keep_details_days": days, "remove_details": "on"})
+    assert answer.status_code == 422
+    assert stored().keep_details_days is None
 
 
 def test_an_admin_reads_them_without_a_button_to_save(acme: Cast, sign_in: SignIn) -> None:

@@ -174,7 +174,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
     mixed = reverse("console:model_prices", args=[acme, sample.model])
     yield Shot("model_prices-mixed", mixed, owner)
     yield Shot("members-viewer", pages["members"], sample.viewer)
-    yield _wrong_settings(pages["settings"], owner)
+    yield from _settings(pages["settings"], sample)
     yield Shot("model-why-left-out", f"{pages['model_why']}?tokens=9000000&needs=vision&region=eu", owner)
     yield Shot("model-why-wrong", f"{pages['model_why']}?tokens=many&region=EU!", owner)
     yield Shot("keys-none-match", f"{pages['keys']}?q=nothing", owner)
@@ -323,10 +323,19 @@ def _account(owner: str) -> Iterator[Shot]:
     yield Shot("sign-out", reverse("account_logout"), owner)
 
 
-def _wrong_settings(settings_url: str, owner: str) -> Shot:
-    """The page of settings with an origin that ends in a slash."""
+def _settings(page: str, sample: Sample) -> Iterator[Shot]:
+    """The page of settings with an origin that ends in a slash, and asking whether details shall go; what is then
+    left of a request."""
+    owner = sample.owner
     wrong = (("[name=cors_origins]", "https://app.acme.example/"),)
-    return Shot("settings-wrong", settings_url, owner, fill=wrong, submit=".form-foot .primary")
+    save = ".form-foot .primary"
+    yield Shot("settings-wrong", page, owner, fill=wrong, submit=save)
+    fewer = (("[name=keep_details_days]", "30"),)
+    for suffix, dark, narrow in (("", False, False), ("-dark", True, False), ("-narrow", False, True)):
+        yield Shot(f"settings-removes{suffix}", page, owner, dark, narrow, fewer, save)
+    old = reverse("console:request", args=[sample.acme.slug, sample.old_request])
+    yield Shot("request-old", old, owner)
+    yield Shot("request-old-narrow", old, owner, narrow=True)
 
 
 def without_picture(shots: list[Shot]) -> set[str]:
