@@ -212,7 +212,14 @@ if ACCOUNT_EMAIL_VERIFICATION not in {"mandatory", "optional", "none"}:
 # Whoever follows the link in the browser in which they signed up is in at once.
 ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+# CONFIRMATION_MINUTES: for so long after a person proved who they are, danger does not ask again.
+ACCOUNT_REAUTHENTICATION_TIMEOUT = env.int("CONFIRMATION_MINUTES", default=15) * 60
+if ACCOUNT_REAUTHENTICATION_TIMEOUT <= 0:
+    raise ImproperlyConfigured("CONFIRMATION_MINUTES must be at least 1.")
+# Changes to one's addresses and ways in ask for it, as changes to passkeys and codes do.
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_ADAPTER = "gateway.single_sign_on.accounts.AccountAdapter"
+SOCIALACCOUNT_ADAPTER = "gateway.single_sign_on.accounts.SocialAccountAdapter"
 # SIGN_UP: who may make an account: open (everybody, and organizations too), invited, closed (nobody).
 SIGN_UP: str = env.str("SIGN_UP", default="open" if DEBUG else "invited")
 if SIGN_UP not in {"open", "invited", "closed"}:

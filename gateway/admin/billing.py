@@ -28,6 +28,10 @@ class RedeemableCodeAdmin(Served):
     list_display = ("__str__", "amount", "memo", "expires_at", "made_by", "made_at", "posting")
     fields = ("amount", "expires_at", "memo")
 
+    def danger(self, request: HttpRequest) -> str:  # noqa: ARG002  # the same for all
+        """A code is money."""
+        return "make a code that adds funds"
+
     def has_change_permission(self, request: HttpRequest, obj: RedeemableCode | None = None) -> bool:  # noqa: ARG002  # Django's signature
         return False
 

@@ -115,6 +115,14 @@ class OrganizationAdmin(Served):
     fields = ("slug", *NAMES, *TERMS, "first_owner", *MONEY, "suspended_at")
     actions = ("suspend", "resume")
 
+    def danger(self, request: HttpRequest) -> str:
+        """Suspending, moving money, making an owner."""
+        if request.POST.get("action") == "suspend":
+            return "suspend organizations"
+        if any(request.POST.get(amount) for amount in ("top_up", "adjustment", "refund", "credit")):
+            return "move money"
+        return "make an owner" if request.POST.get("first_owner") else ""
+
     def has_delete_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:  # noqa: ARG002  # Django's signature
         return False
 

@@ -42,6 +42,12 @@ class ProviderAdmin(Served):
     fields = ("name", "kind", "base_url", *providers.TIMEOUTS, "credentials", "stored")
     readonly_fields = ("stored",)
 
+    def danger(self, request: HttpRequest) -> str:
+        """Deleting a provider, and whatever touches credentials."""
+        if request.path.endswith("/delete/"):
+            return "delete a provider"
+        return "change a provider's credentials" if request.POST.get("credentials") else ""
+
     def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> tuple[str, ...]:  # noqa: ARG002  # Django's signature
         return ("name", "stored") if obj else ("stored",)
 

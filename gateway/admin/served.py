@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from gateway.confirmation import guard
 from tenants.models import User
 
 if TYPE_CHECKING:
@@ -33,12 +34,40 @@ def touched(form: forms.ModelForm[Any], *names: str) -> dict[str, Any]:
 class Served(ModelAdmin):
     """An admin page whose writes are those of a service."""
 
+    def danger(self, request: HttpRequest) -> str:  # noqa: ARG002  # for those that override it
+        """What ``request``, a POST, is about to do that only somebody does who proved who they are; empty: nothing."""
+        return ""
+
     def changeform_view(
         self,
         request: HttpRequest,
         object_id: str | None = None,
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        return guard(
+            request,
+            lambda: self._change(request, object_id, form_url, extra_context),
+            lambda: self.danger(request),
+        )
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        show = super().changelist_view
+        return guard(request, lambda: show(request, extra_context), lambda: self.danger(request))
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        return guard(
+            request, lambda: self._delete(request, object_id, extra_context), lambda: self.danger(request)
+        )
+
+    def _change(
+        self,
+        request: HttpRequest,
+        object_id: str | None,
+        form_url: str,
+        extra_context: dict[str, Any] | None,
     ) -> Any:
         try:
             with transaction.atomic():
@@ -50,8 +79,8 @@ class Served(ModelAdmin):
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
 
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    def _delete(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None
     ) -> HttpResponse:
         try:
             with transaction.atomic():

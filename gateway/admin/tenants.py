@@ -10,6 +10,7 @@ from django.contrib.auth.forms import AdminUserCreationForm
 from django.http import HttpRequest
 
 from gateway.admin.served import ReadOnly, Served, operator
+from gateway.confirmation import guard
 from tenants.models import AuditEntry, Plan, User
 from tenants.services import organizations
 
@@ -59,6 +60,29 @@ class UserAdmin(PersonAdmin):
     list_filter = ("is_staff", "is_active")
     search_fields = ("email", "first_name", "last_name")
     filter_horizontal = ()
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        show = super().changeform_view
+        return guard(
+            request, lambda: show(request, object_id, form_url, extra_context), lambda: "change an account"
+        )
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002  # Django's signature
+        show = super().user_change_password
+        return guard(request, lambda: show(request, id, form_url), lambda: "change somebody's password")
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        show = super().delete_view
+        return guard(request, lambda: show(request, object_id, extra_context), lambda: "delete an account")
+
     fieldsets = (
         (None, {"fields": ("email", "password")}),
         ("Person", {"fields": ("first_name", "last_name")}),

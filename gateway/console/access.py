@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import SimpleTemplateResponse
 from django.utils import timezone
 
+from gateway.confirmation import guard
 from tenants.access import TenantAccess
 from tenants.models import Team, User
 from tenants.permissions import Permission
@@ -53,6 +54,31 @@ def requires(
             return response
 
         return guarded
+
+    return decorate
+
+
+def confirmed(
+    danger: str | Callable[..., str], *, asked_first: bool = False
+) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
+    """Takes a dangerous POST only from somebody who proved a short while ago who they are.
+
+    Others are asked for it, and then go on with what they sent. ``danger`` says what is about to be done
+    ("remove an owner"), or is asked for it with the view's arguments; empty words are no danger.
+    With ``asked_first`` the page itself is opened only after the question. Stands below ``requires``.
+    """
+
+    def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        @functools.wraps(view)
+        def asked(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+            return guard(
+                request,
+                lambda: view(request, **kwargs),
+                lambda: danger if isinstance(danger, str) else danger(request, **kwargs),
+                asked_first=asked_first,
+            )
+
+        return asked
 
     return decorate
 

@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from gateway.console.access import TenantRequest, requires
+from gateway.console.access import TenantRequest, confirmed, requires
 from gateway.console.forms import roles_to_give
 from tenants.access import TenantAccess
 from tenants.models import Invitation, Membership, Team, User
@@ -106,7 +106,13 @@ def pending(tenant: TenantAccess) -> list[dict[str, Any]]:
     ]
 
 
+def _invites_owner(request: TenantRequest) -> str:
+    owner = request.POST.get("role") == Role.OWNER.value
+    return f"invite {request.POST.get('email', 'somebody')} as an owner" if owner else ""
+
+
 @requires(Permission.MANAGE_MEMBERS)
+@confirmed(_invites_owner)
 def invitation_new(request: TenantRequest) -> HttpResponse:
     """Invite a person; the answer shows the link this once."""
     form = NewInvitation(request.tenant, request.POST or None)

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from gateway.console import invitations
-from gateway.console.access import TenantRequest, demand, requires
+from gateway.console.access import TenantRequest, confirmed, demand, requires
 from gateway.console.forms import NewMember, NewTeam, RoleChange, TeamMember, roles_to_give
 from gateway.console.spending import Spendings
 from tenants.access import TenantAccess
@@ -119,7 +119,12 @@ def member_page(request: TenantRequest) -> HttpResponse:
     return _page(request)
 
 
+def _new_owner(request: TenantRequest) -> str:
+    return f"make {request.POST.get('email', 'somebody')} an owner" if _asks_for_owner(request) else ""
+
+
 @requires(Permission.MANAGE_MEMBERS)
+@confirmed(_new_owner)
 @require_POST
 def member_add(request: TenantRequest) -> HttpResponse:
     """Add a person by e-mail address."""
@@ -149,7 +154,26 @@ def _changeable(request: TenantRequest, number: int) -> Membership:
     return member
 
 
+def _asks_for_owner(request: TenantRequest) -> bool:
+    return request.POST.get("role") == Role.OWNER.value
+
+
+def _is_owner(number: int) -> bool:
+    return Membership.objects.filter(pk=number, role=Role.OWNER.value).exists()
+
+
+def _changes_owners(request: TenantRequest, member: int) -> str:
+    if _is_owner(member):
+        return "take away the role of an owner"
+    return "make somebody an owner" if _asks_for_owner(request) else ""
+
+
+def _removes_owner(request: TenantRequest, member: int) -> str:  # noqa: ARG001  # the arguments of the view
+    return "remove an owner" if _is_owner(member) else ""
+
+
 @requires(Permission.MANAGE_MEMBERS)
+@confirmed(_changes_owners)
 @require_POST
 def member_role(request: TenantRequest, member: int) -> HttpResponse:
     """Give a member another role."""
@@ -169,6 +193,7 @@ def member_role(request: TenantRequest, member: int) -> HttpResponse:
 
 
 @requires(Permission.MANAGE_MEMBERS)
+@confirmed(_removes_owner, asked_first=True)
 def member_remove(request: TenantRequest, member: int) -> HttpResponse:
     """Take a person out of the organization, after saying what that does."""
     found = _changeable(request, member)

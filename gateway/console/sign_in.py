@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
-from gateway.console.access import TenantRequest, requires
+from gateway.console.access import TenantRequest, confirmed, requires
 from gateway.models import EmailDomain, SignInIdentity, SignInProvider
 from gateway.single_sign_on import domains, providers
 from gateway.single_sign_on.issuers import IssuerError, discover
@@ -88,6 +88,7 @@ def _back(request: TenantRequest) -> HttpResponse:
 
 
 @requires(Permission.MANAGE_ORGANIZATION)
+@confirmed("change the provider through which people sign in")
 def single_sign_on(request: TenantRequest) -> HttpResponse:
     """The provider, the domains and the switch; a POST sets the provider."""
     provider = _provider(request)
@@ -107,7 +108,16 @@ def single_sign_on(request: TenantRequest) -> HttpResponse:
     return _page(request, provider, form=form, status=422)
 
 
+def _danger(request: TenantRequest) -> str:
+    return {
+        "only": "let people in through the provider only",
+        "any": "let people in with their password again",
+        "remove": "remove the provider through which people sign in",
+    }.get(request.POST.get("do", ""), "")
+
+
 @requires(Permission.MANAGE_ORGANIZATION)
+@confirmed(_danger)
 @require_POST
 def single_sign_on_change(request: TenantRequest) -> HttpResponse:
     """``do``: test, only, any (way in) or remove."""
@@ -166,6 +176,7 @@ def domain_claim(request: TenantRequest) -> HttpResponse:
 
 
 @requires(Permission.MANAGE_ORGANIZATION)
+@confirmed("give a domain up")
 @require_POST
 def domain_drop(request: TenantRequest, domain: int) -> HttpResponse:
     """Give a domain up."""

@@ -31,6 +31,7 @@ from gateway.console import (
     trial,
     why,
 )
+from gateway.single_sign_on import again
 from gateway.single_sign_on import pages as single_sign_on
 
 app_name = "console"
@@ -63,5 +64,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("organizations/", include(organizations.public_urlpatterns)),
     path("invitation/", include(invitations.public_urlpatterns)),
     path("sign-in/", include(single_sign_on.urlpatterns)),
+    path("confirm/", include(again.urlpatterns)),
     path("o/<slug:organization>/", include(_pages)),
 ]

@@ -8,6 +8,7 @@ from django.db.models import Count, Q
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
+from gateway.console.access import confirmed
 from gateway.operators.access import OperatorRequest, operators_only
 from gateway.operators.connection import try_connection
 from routing.models import Provider
@@ -79,7 +80,13 @@ def _change(request: OperatorRequest, found: Provider) -> str:
     return done
 
 
+def _changes_credentials(request: OperatorRequest, name: str) -> str:
+    changes = request.POST.get("do") in ("add", "replace", "remove")
+    return f"change the credentials of {name}" if changes else ""
+
+
 @operators_only
+@confirmed(_changes_credentials)
 def provider_detail(request: OperatorRequest, name: str) -> HttpResponse:
     """``/operator/providers/<name>/``. POST ``do=test``, ``add``, ``replace`` or ``remove``."""
     found = get_object_or_404(Provider, name=name)

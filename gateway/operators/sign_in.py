@@ -7,6 +7,7 @@ from django.http import HttpResponse, HttpResponseBadRequest
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_POST
 
+from gateway.console.access import confirmed
 from gateway.models import EmailDomain
 from gateway.operators.access import OperatorRequest, operators_only
 from gateway.single_sign_on import domains, providers
@@ -20,6 +21,7 @@ def claims_of(organization: Organization) -> list[tuple[EmailDomain, str]]:
 
 
 @operators_only
+@confirmed("let a tenant's members in with their passwords again")
 @require_POST
 def tenant_sign_in(request: OperatorRequest, slug: str) -> HttpResponse:
     """POST ``do=any``: let the tenant's members in with their passwords again."""
@@ -32,6 +34,7 @@ def tenant_sign_in(request: OperatorRequest, slug: str) -> HttpResponse:
 
 
 @operators_only
+@confirmed("decide whose a domain is")
 @require_POST
 def tenant_domain(request: OperatorRequest, slug: str, domain: int) -> HttpResponse:
     """POST ``do=confirm``, once the operator has seen the record, or ``do=refuse``."""

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST
 
 from billing.models import AccountBalance, Budget, LedgerEntry
 from billing.models.ledger import CUSTOMER_ACCOUNTS
+from gateway.console.access import confirmed
 from gateway.operators import visits
 from gateway.operators.access import OperatorRequest, operators_only
 from gateway.operators.sign_in import claims_of
@@ -191,7 +192,12 @@ def tenant(request: OperatorRequest, slug: str) -> HttpResponse:
     )
 
 
+def _suspends(request: OperatorRequest, slug: str) -> str:
+    return "" if request.POST.get("do") == "resume" else f"suspend {slug}"
+
+
 @operators_only
+@confirmed(_suspends)
 @require_POST
 def standing(request: OperatorRequest, slug: str) -> HttpResponse:
     """POST ``do=suspend``, with the tenant's slug typed once more as ``sure``, or ``do=resume``."""

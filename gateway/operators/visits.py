@@ -9,6 +9,7 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_POST
 
+from gateway.console.access import confirmed
 from gateway.operators.access import OperatorRequest, operators_only
 from tenants.models import Organization
 from tenants.services.rows import InvalidRow
@@ -18,7 +19,12 @@ from tenants.services.visits import VisitError, end_visit, start_visit
 MINUTES = (15, 30, 60)
 
 
+def _enters(request: OperatorRequest, slug: str) -> str:
+    return "" if request.POST.get("do") == "end" else f"begin a visit to {slug}"
+
+
 @operators_only
+@confirmed(_enters)
 @require_POST
 def visit(request: OperatorRequest, slug: str) -> HttpResponse:
     """POST ``do=start`` with ``reason`` and ``minutes``, which leads into the tenant; or ``do=end``."""

@@ -54,6 +54,8 @@ class Claims:
     email: str
     email_verified: bool
     name: str
+    # When they did so, in Unix time; None if the provider does not say (Core 1.0, section 2).
+    signed_in_at: float | None = None
 
 
 def _ask(url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
@@ -139,8 +141,13 @@ def authorization_url(
     nonce: str,
     verifier: str,
     hint: str,
+    most_age: int | None = None,
 ) -> str:
-    """Where the browser goes to sign in. ``hint`` is the address that the person typed, or empty."""
+    """Where the browser goes to sign in. ``hint`` is the address that the person typed, or empty.
+
+    With ``most_age``, in seconds, the provider is told to ask the person anew whatever session they have
+    there, and to say when it did (Core 1.0, section 3.1.2.1).
+    """
     asked = {
         "response_type": "code",
         "scope": "openid email profile",
@@ -153,6 +160,8 @@ def authorization_url(
     }
     if hint:
         asked["login_hint"] = hint
+    if most_age is not None:
+        asked |= {"prompt": "login", "max_age": str(most_age)}
     joint = "&" if urlsplit(endpoints.authorization).query else "?"
     return f"{endpoints.authorization}{joint}{urlencode(asked)}"
 
@@ -191,13 +200,14 @@ def redeem(
         if not isinstance(told, dict) or told.get("sub") != claims["sub"]:
             raise IssuerError("The provider's userinfo is of somebody else than its token.")
         claims = {**told, **claims}
-    email, name = claims.get("email"), claims.get("name")
+    email, name, at = claims.get("email"), claims.get("name"), claims.get("auth_time")
     return Claims(
         subject=claims["sub"],
         email=email if isinstance(email, str) else "",
         # Some providers write it as text.
         email_verified=claims.get("email_verified") in (True, "true"),
         name=name[:150] if isinstance(name, str) else "",
+        signed_in_at=float(at) if isinstance(at, int | float) and not isinstance(at, bool) else None,
     )
 
 

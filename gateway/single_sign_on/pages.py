@@ -26,13 +26,15 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django_scopes import scopes_disabled
 
-from gateway.models import SignInProvider
+from gateway.confirmation import note_sign_in, window
+from gateway.models import SignInIdentity, SignInProvider
 from gateway.single_sign_on.accounts import ARRIVED
 from gateway.single_sign_on.arrivals import Refused, arrive
 from gateway.single_sign_on.domains import holder
-from gateway.single_sign_on.issuers import IssuerError, authorization_url, discover, redeem
+from gateway.single_sign_on.issuers import Claims, IssuerError, authorization_url, discover, redeem
 from gateway.single_sign_on.sessions import note_arrival
 from routing.credentials import UndecipherableCredential, decrypt
+from tenants.models import User
 
 # What waits in the session for the person's return, and how long, in seconds.
 PENDING_KEY = "single_sign_on_pending"
@@ -118,8 +120,12 @@ def sign_in_organization(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 @require_safe
 def sign_in_start(request: HttpRequest, slug: str) -> HttpResponse:
-    """To the provider, with what binds its answer to this browser, this client and this moment."""
+    """To the provider, with what binds its answer to this browser, this client and this moment.
+
+    ``?again=1``: the person is signed in already and proves who they are once more.
+    """
     provider = _provider(slug)
+    again = "again" in request.GET and request.user.is_authenticated
     try:
         endpoints = discover(provider.issuer)
     except IssuerError as error:
@@ -131,6 +137,7 @@ def sign_in_start(request: HttpRequest, slug: str) -> HttpResponse:
         "verifier": secrets.token_urlsafe(48),
         "next": _next(request, slug),
         "at": int(time.time()),
+        "again": again,
     }
     request.session[PENDING_KEY] = pending
     return HttpResponseRedirect(
@@ -142,6 +149,7 @@ def sign_in_start(request: HttpRequest, slug: str) -> HttpResponse:
             nonce=str(pending["nonce"]),
             verifier=str(pending["verifier"]),
             hint=str(request.session.get(HINT_KEY, "")),
+            most_age=window() if again else None,
         )
     )
 
@@ -173,15 +181,23 @@ def sign_in_callback(request: HttpRequest, slug: str) -> HttpResponse:
             verifier=pending["verifier"],
             nonce=pending["nonce"],
         )
+        if pending.get("again"):
+            _known(request, provider, claims)
         user = arrive(provider=provider, claims=claims)
     except (IssuerError, Refused, UndecipherableCredential) as error:
         # The messages hold no secret; without them an owner could not tell what is wrong.
         log.info("A sign-in through the provider of %s failed: %s", slug, error)
         return _failed(request, provider, str(error))
+    if pending.get("again"):
+        if not note_sign_in(request, user, provider, claims.signed_in_at, again=True):
+            return _failed(request, provider, "Your provider did not ask you to sign in anew.")
+        note_arrival(request, user, provider)
+        return redirect(str(pending["next"]))
     if request.user.is_authenticated and request.user.pk != user.pk:
         # Nothing of the one is left to the other.
         logout(request)
     request.session.pop(HINT_KEY, None)
+    note_sign_in(request, user, provider, claims.signed_in_at)
     # A second factor is asked for as after a password.
     entered: HttpResponse = perform_login(
         request,
@@ -192,6 +208,15 @@ def sign_in_callback(request: HttpRequest, slug: str) -> HttpResponse:
     )
     note_arrival(request, user, provider)
     return entered
+
+
+def _known(request: HttpRequest, provider: SignInProvider, claims: Claims) -> None:
+    """Raise ``Refused`` unless ``claims`` speak of whoever is signed in here: nobody else is let in instead."""
+    with scopes_disabled():
+        found = SignInIdentity.objects.filter(provider=provider, subject=claims.subject)
+        if isinstance(request.user, User) and found.filter(membership__user=request.user).exists():
+            return
+    raise Refused("Your provider signed in somebody else than who is signed in here.")
 
 
 def _failed(request: HttpRequest, provider: SignInProvider, problem: str) -> HttpResponse:

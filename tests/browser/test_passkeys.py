@@ -1,4 +1,4 @@
-"""A passkey of Chromium's virtual authenticator: added, and signed in with instead of a password."""
+"""A passkey of Chromium's virtual authenticator: added, signed in with, and asked for before danger."""
 
 from __future__ import annotations
 
@@ -44,10 +44,8 @@ def test_a_passkey_signs_in_without_the_password(
         page.fill("[name=password]", PASSWORD)
         page.click("main button[type=submit]:has-text('Sign in')")
         page.wait_for_url(f"{base}/o/{slug}/")
+        # Whoever just signed in is not asked once more.
         page.goto(f"{base}/accounts/2fa/webauthn/add/")
-        # A way into the account is only added after the password once more.
-        page.fill("[name=password]", PASSWORD)
-        page.click("main form button.primary")
         page.fill("[name=name]", "Laptop")
         page.check("[name=passwordless]")
         page.click("text=Add passkey")
@@ -59,6 +57,10 @@ def test_a_passkey_signs_in_without_the_password(
         page.goto(f"{base}/accounts/login/")
         page.click("text=Sign in with a passkey")
         page.wait_for_url(f"{base}/o/{slug}/")
+        # It also proves who one is before something dangerous.
+        page.goto(f"{base}/accounts/2fa/webauthn/reauthenticate/?next=/o/{slug}/members/")
+        page.click("text=Use a passkey")
+        page.wait_for_url(f"{base}/o/{slug}/members/")
         return page.inner_text("h1")
 
     assert browse(visit)

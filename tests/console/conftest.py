@@ -11,6 +11,7 @@ from django_scopes import scope
 from routing.models import ModelGroup
 from tenants.models import Membership
 from tests.cast import Cast, make_cast
+from tests.signed_in import signed_in
 
 SignIn = Callable[[Membership], Client]
 
@@ -36,8 +37,6 @@ def sign_in() -> SignIn:
     """A client signed in as a member."""
 
     def client_of(member: Membership) -> Client:
-        client = Client()
-        client.force_login(member.user, backend="django.contrib.auth.backends.ModelBackend")
-        return client
+        return signed_in(member.user)
 
     return client_of

@@ -17,6 +17,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from tenants.models import User
+from tests.signed_in import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +46,7 @@ ROWS: dict[str, Row] = {
     "inactive/": NOTE,
     "signup/": (200, 200, "/", "/"),
     "reauthenticate/": OWN,
+    # Shown to all, changed after the password once more.
     "email/": (LOGIN, LOGIN, 200, "/accounts/email/"),
     "confirm-email/": NOTE,
     # A link that was never sent: the page says so, confirming finds nothing.
@@ -188,7 +190,7 @@ def test_another_persons_address_is_not_theirs_to_change(action: str) -> None:
 def test_an_address_of_ones_own_goes_by_the_same_post() -> None:
     ann = person("ann")
     EmailAddress.objects.create(user=ann, email="second@acme.example", verified=True)
-    browser(ann).post("/accounts/email/", {"email": "second@acme.example", "action_remove": ""})
+    signed_in(ann).post("/accounts/email/", {"email": "second@acme.example", "action_remove": ""})
     assert [row.email for row in EmailAddress.objects.filter(user=ann)] == ["ann@acme.example"]
 
 

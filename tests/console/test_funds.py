@@ -21,6 +21,7 @@ from tenants.models import AuditEntry, User
 from tests.billing.stripe_server import KEY, WEBHOOK_SECRET, PlayedStripe, event, signed
 from tests.cast import Cast
 from tests.console.conftest import SignIn
+from tests.signed_in import signed_in
 
 pytestmark = pytest.mark.django_db
 FUNDS, WEBHOOK = "/o/acme/funds/", "/payments/stripe/"
@@ -259,8 +260,7 @@ def test_the_command_prints_codes_that_work(
 
 
 def test_an_operator_makes_a_code_that_is_shown_once(db: None) -> None:
-    client = Client()
-    client.force_login(User.objects.create_superuser("olga@platform.example", "x"))
+    client = signed_in(User.objects.create_superuser("olga@platform.example", "x"))
     page = client.post("/admin/billing/redeemablecode/add/", {"amount": "30", "memo": "prize"}, follow=True)
     (shown,) = [str(message) for message in page.context["messages"] if "is worth" in str(message)]
     assert RedeemableCode.objects.get().last_four in shown.split()[0]

@@ -23,6 +23,7 @@ from gateway.console import ledger as pages
 from tenants.models import Organization, User
 from tenants.permissions import Role
 from tests.billing.made_usage import Tenant, make_member, make_tenant, utc
+from tests.signed_in import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -36,9 +37,7 @@ def acme() -> Tenant:
 
 @pytest.fixture
 def finance(acme: Tenant) -> Client:
-    client = Client()
-    client.force_login(make_member(acme.organization, "fin@acme.example", Role.FINANCE).user)
-    return client
+    return signed_in(make_member(acme.organization, "fin@acme.example", Role.FINANCE).user)
 
 
 def post(
@@ -261,9 +260,7 @@ def test_queries_do_not_grow_with_rows(acme: Tenant, finance: Client) -> None:
 
 @pytest.fixture
 def operator(db: None) -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("olga@platform.example", "x"))
-    return client
+    return signed_in(User.objects.create_superuser("olga@platform.example", "x"))
 
 
 def operate(client: Client, organization: Organization, **changes: str) -> str:

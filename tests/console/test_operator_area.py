@@ -33,6 +33,7 @@ from routing.services.providers import create_provider, stored_secrets
 from tenants.models import AuditEntry, Organization, User
 from tenants.permissions import Role
 from tests.billing.made_usage import Tenant, make_member, make_tenant, rollup
+from tests.signed_in import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -53,9 +54,7 @@ def acme() -> Tenant:
 
 @pytest.fixture
 def operator(db: None) -> Client:
-    client = Client()
-    client.force_login(User.objects.create_user("olga@platform.example", is_staff=True))
-    return client
+    return signed_in(User.objects.create_user("olga@platform.example", is_staff=True))
 
 
 def letter_for(tenant: Tenant, **changes: Any) -> DeadLetter:
@@ -117,8 +116,7 @@ def addresses(tenant: Tenant) -> dict[str, str]:
 
 
 def test_operators_see_every_page_and_owners_none(acme: Tenant, operator: Client) -> None:
-    owner = Client()
-    owner.force_login(make_member(acme.organization, "owner@acme.example", Role.OWNER).user)
+    owner = signed_in(make_member(acme.organization, "owner@acme.example", Role.OWNER).user)
     for address in addresses(acme).values():
         assert operator.get(address).status_code == 200, address
         assert owner.get(address).status_code == 404, address
@@ -134,8 +132,7 @@ def test_the_navigation_is_the_operators_own_and_marks_the_page(operator: Client
 
 
 def test_an_owner_can_change_nothing_there(acme: Tenant) -> None:
-    owner = Client()
-    owner.force_login(make_member(acme.organization, "owner@acme.example", Role.OWNER).user)
+    owner = signed_in(make_member(acme.organization, "owner@acme.example", Role.OWNER).user)
     letter = letter_for(acme)
     assert (
         owner.post("/operator/tenants/acme/standing/", {"do": "suspend", "sure": "acme"}).status_code == 404

@@ -18,6 +18,7 @@ from routing.models import Deployment, ModelGroup, Provider
 from tenants.models import AuditEntry, Membership, Organization, User
 from tests.cast import Cast
 from tests.console.conftest import SignIn
+from tests.signed_in import signed_in
 
 SECRET = "provider-secret-of-forty-characters-12345"
 PROVIDER = {
@@ -33,10 +34,8 @@ PROVIDER = {
 @pytest.fixture
 def operator(db: None) -> Client:
     """A client signed in as an operator of the platform."""
-    client = Client()
     user = User.objects.create_superuser("olga@platform.example", "a long enough password")
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
+    return signed_in(user)
 
 
 def add_provider(operator: Client, **values: str) -> Any:

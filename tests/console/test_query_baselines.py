@@ -52,6 +52,7 @@ world = matrix.world
 QUERIES = {
     "console:audit": 7,
     "console:checkout": 6,
+    "console:confirm": 3,
     "console:costs": 17,
     "console:costs_focus_csv": 33,
     "console:costs_focus_jsonl": 33,

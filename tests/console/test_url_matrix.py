@@ -37,6 +37,7 @@ from tenants.permissions import Role
 from tenants.services.invitations import invite
 from tenants.services.keys import create_key, pause_key
 from tests.billing.made_usage import Tenant, event, make_member, make_tenant, utc
+from tests.signed_in import proved
 
 pytestmark = [
     pytest.mark.django_db,
@@ -64,6 +65,7 @@ WRITE_ONLY = (405, 405, 403, 403, 403, 403)
 READS: dict[str, tuple[int, ...]] = {
     "console:home": (302, 302, 302, 302, 302, 302),
     "console:organization_new": ALL,
+    "console:confirm": ALL,
     "console:overview": ALL,
     "console:settings": MANAGERS,
     "console:keys": ALL,
@@ -180,6 +182,7 @@ WITHOUT_TENANT = OPERATORS | {
     *SIGN_IN,
     "console:home",
     "console:organization_new",
+    "console:confirm",
     "console:invitation",
     "console:invitation_open",
     "console:payment_webhook",
@@ -351,6 +354,8 @@ class World:
         client = Client(raise_request_exception=False)
         if role != "anonymous":
             client.force_login((self.outsider if role == "outsider" else self.people[role]).user)
+            # What is asked of those who did so long ago is in test_confirmation.py.
+            proved(client)
         return client
 
     def address(self, name: str, tenant: Tenant | None = None, **changes: Any) -> str:

@@ -16,6 +16,7 @@ from gateway.tasks import close_visits
 from tenants.models import AuditEntry, Membership, Organization, User, Visit
 from tenants.permissions import Role
 from tests.billing.made_usage import Tenant, make_member, make_tenant
+from tests.signed_in import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -39,9 +40,7 @@ def olga(db: None) -> User:
 
 @pytest.fixture
 def operator(olga: User) -> Client:
-    client = Client()
-    client.force_login(olga)
-    return client
+    return signed_in(olga)
 
 
 HOME = "/o/acme/"
@@ -86,8 +85,7 @@ def test_the_beginning_and_the_end_stand_in_the_tenants_log(
     assert log() == [("acme", "started", str(olga)), ("acme", "ended", str(olga))]
     first = AuditEntry.objects.filter(target_type="visit").earliest("pk")
     assert (first.actor, first.detail["reason"]) == (olga, "Ticket 4711")
-    owner = Client()
-    owner.force_login(make_member(acme.organization, "owner@acme.example", Role.OWNER).user)
+    owner = signed_in(make_member(acme.organization, "owner@acme.example", Role.OWNER).user)
     page = owner.get("/o/acme/audit/").content.decode()
     assert "Operator&#x27;s visit" in page
     assert "Ticket 4711" in page
@@ -160,8 +158,7 @@ def test_a_suspended_organization_is_not_visited(acme: Tenant, operator: Client)
 
 def test_a_visit_is_for_its_organization_and_its_operator_alone(acme: Tenant, operator: Client) -> None:
     make_tenant("globex")
-    other = Client()
-    other.force_login(User.objects.create_user("oleg@platform.example", is_staff=True))
+    other = signed_in(User.objects.create_user("oleg@platform.example", is_staff=True))
     start(operator)
     assert operator.get("/o/globex/").status_code == 404
     assert other.get(HOME).status_code == 404

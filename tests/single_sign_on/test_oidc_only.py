@@ -17,6 +17,7 @@ from tenants.models import AuditEntry, Membership, Organization, User
 from tenants.permissions import Role
 from tenants.services.members import add_member
 from tests.cast import PASSWORD, Cast
+from tests.signed_in import proved, signed_in
 from tests.single_sign_on.conftest import come, person, said, set_up
 from tests.single_sign_on.provider import CLIENT_ID, LittleProvider
 
@@ -35,9 +36,7 @@ def closed(acme: Cast) -> Cast:
 
 def browser(member: Membership) -> Client:
     """A browser that has not come through the provider."""
-    client = Client()
-    client.force_login(member.user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
+    return signed_in(member.user)
 
 
 def by_password(email: str) -> tuple[Client, Any]:
@@ -176,6 +175,8 @@ def test_only_who_came_through_the_provider_switches_it_on(acme: Cast, idp: Litt
     on = Organization.objects.filter(slug="acme", oidc_only=True)
     assert not on.exists()
     come(client, idp)
+    # The provider did not say when it asked.
+    proved(client)
     client.post("/o/acme/sign-in/change/", change)
     assert on.exists()
     entry = AuditEntry.objects.order_by("pk").last()
@@ -224,8 +225,7 @@ def test_a_new_client_secret_can_be_set_while_it_is_on(closed: Cast, idp: Little
 
 def test_an_operator_lets_passwords_in_again(closed: Cast) -> None:
     olga = User.objects.create_user("olga@platform.example", is_staff=True)
-    client = Client()
-    client.force_login(olga, backend="django.contrib.auth.backends.ModelBackend")
+    client = signed_in(olga)
     assert "Let passwords in again" in said(client.get("/operator/tenants/acme/"))
     client.post(reverse("operator:tenant_sign_in", args=["acme"]), {"do": "any"})
     assert browser(closed.ann).get("/o/acme/").status_code == 200

@@ -14,6 +14,7 @@ from gateway.models import EmailDomain, SignInProvider
 from routing.credentials import decrypt
 from tenants.models import AuditEntry, User
 from tests.cast import Cast
+from tests.signed_in import signed_in
 from tests.single_sign_on.conftest import said
 from tests.single_sign_on.provider import CLIENT_ID, SECRET, LittleProvider
 
@@ -24,17 +25,13 @@ PAGE = "/o/other/sign-in/"
 @pytest.fixture
 def owner(other: Cast) -> Client:
     """The browser of an owner of an organization without a provider."""
-    client = Client()
-    client.force_login(other.ann.user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
+    return signed_in(other.ann.user)
 
 
 @pytest.fixture
 def operator(db: None) -> Client:
-    client = Client()
     olga = User.objects.create_user("olga@platform.example", is_staff=True)
-    client.force_login(olga, backend="django.contrib.auth.backends.ModelBackend")
-    return client
+    return signed_in(olga)
 
 
 def save(client: Client, idp: LittleProvider, **changes: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -321,6 +322,11 @@ def _account(owner: str) -> Iterator[Shot]:
     yield Shot("passkeys", reverse("mfa_list_webauthn"), owner)
     yield Shot("two-factor", reverse("mfa_index"), owner)
     yield Shot("sign-out", reverse("account_logout"), owner)
+    again = reverse("account_reauthenticate")
+    yield Shot("confirm", again, owner)
+    yield Shot("confirm-dark", again, owner, dark=True)
+    yield Shot("confirm-narrow", again, owner, narrow=True)
+    yield Shot("confirm-elsewhere", reverse("console:confirm"), owner)
 
 
 def _settings(page: str, sample: Sample) -> Iterator[Shot]:
@@ -403,6 +409,9 @@ def session_of(email: str) -> str:
     store[SESSION_KEY] = str(user.pk)
     store[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
     store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    # As after a sign-in, so that danger does not ask.
+    store["account_authentication_methods"] = [{"method": "password", "at": time.time()}]
+    store["account_authentication_methods_user"] = str(user.pk)
     store.save()
     agent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0"
     UserSession.objects.create(user=user, session_key=store.session_key, ip="203.0.113.7", user_agent=agent)
