@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import reduce
+from operator import or_
 from typing import Any, Literal, get_args
 
 from django.db.models import Q
@@ -21,7 +23,7 @@ from django_scopes import scope
 from billing.access import Names, names_of
 from billing.calendars import midnight, period_bounds, zone
 from billing.models import DirtyBucket
-from billing.sums import COLUMNS, HOUR, Sums, dearest, grouped, hour_floor, total
+from billing.sums import COLUMNS, HOUR, Sums, among, dearest, grouped, hour_floor, snapshot, total
 from tenants.models import Organization
 
 Dimension = Literal[
@@ -242,13 +244,21 @@ def cost_report(
     )
 
 
-def charges_by_key(
-    organization: Organization, by: Dimension, start: datetime, end: datetime, where: Q | None = None
-) -> dict[str, Decimal]:
-    """What each line of the report was charged, in US dollars, by the line's ``key``, unsorted and unnamed:
-    of tens of thousands of lines that takes a fraction of the time. Not for times."""
-    found = grouped(organization, by, start, end, where=where or Q())
-    return {_key(by, group): sums.charge for group, sums in found.items()}
+def charges_of(
+    organization: Organization,
+    by: Dimension,
+    keys: Sequence[str],
+    start: datetime,
+    end: datetime,
+    where: Q | None = None,
+) -> tuple[dict[str, Decimal], Decimal]:
+    """What those lines of the report that have these ``keys`` were charged in ``[start, end)``, in US dollars
+    by key, and what everything was. Not for times."""
+    condition, groups = where or Q(), [_group(by, key) for key in keys]
+    with snapshot():
+        named = grouped(organization, by, start, end, where=condition & among(by, groups)) if keys else {}
+        whole = totals_for(organization, start, end, condition)
+    return {_key(by, group): sums.charge for group, sums in named.items()}, whole.charge
 
 
 def _key(by: str, group: tuple[Any, ...]) -> str:
@@ -259,6 +269,18 @@ def _key(by: str, group: tuple[Any, ...]) -> str:
     if end_user:
         return f"end_user:{end_user}"
     return f"key:{key_id}" if member_id is None else f"member:{member_id}"
+
+
+def _group(by: str, key: str) -> tuple[Any, ...]:
+    """The group whose line has this key."""
+    if by == "user":
+        kind, _, value = key.partition(":")
+        if kind == "end_user":
+            return value, None, None
+        return ("", int(value), None) if kind == "member" else ("", None, int(value))
+    if by in ("member", "key", "team"):
+        return (int(key) if key else None,)
+    return (key,)
 
 
 def daily_series(
@@ -276,19 +298,27 @@ def daily_series(
     ``series`` are rows of a report over the same time that is no report of times.
     """
     parts = (days_of if by == "day" else months_of)(organization, start, end)
-    found = grouped(
-        organization,
-        by,
-        start,
-        end,
-        where=where or Q(),
-        bounds=[first for _, first in parts],
-        series=[row.condition for row in series if row.condition is not None],
-    )
-    return [
-        (day, [found.get((number, place), Sums()) for place in (*range(len(series)), -1)])
-        for number, (day, _) in enumerate(parts, start=1)
-    ]
+    condition, bounds = where or Q(), [first for _, first in parts]
+    conditions = [row.condition for row in series if row.condition is not None]
+    with snapshot():
+        whole = grouped(organization, by, start, end, where=condition, bounds=bounds)
+        named: dict[tuple[Any, ...], Sums] = {}
+        if conditions:
+            # Few of thousands of lines: an index has them, and the whole is in fewer rows.
+            named = grouped(
+                organization,
+                by,
+                start,
+                end,
+                where=condition & reduce(or_, conditions),
+                bounds=bounds,
+                series=conditions,
+            )
+    found = []
+    for number, (day, _) in enumerate(parts, start=1):
+        each = [named.get((number, place), Sums()) for place in range(len(conditions))]
+        found.append((day, [*each, whole.get((number,), Sums()) - total(each)]))
+    return found
 
 
 def totals_for(organization: Organization, start: datetime, end: datetime, where: Q | None = None) -> Sums:

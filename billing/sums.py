@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import connection, transaction
-from django.db.models import Case, Count, DateTimeField, F, Func, IntegerField, Q, QuerySet, Sum, Value, When
+from django.db.models import Case, DateTimeField, F, Func, IntegerField, Q, QuerySet, Sum, Value, When
 from django_scopes import scope
 
 from billing import spans
@@ -38,6 +38,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # By the number of the day too, of the days that ``bounds`` begin.
     "end_user_day": ("end_user", "bucket"),
 }
+# Slices of the spans with thousands of groups, and an index for a few of them.
+LARGE_SLICES = ("key", "user")
 SUMMED = (
     "input_tokens",
     "cached_input_tokens",
@@ -78,6 +80,19 @@ class Sums:
             self.reasoning_tokens + other.reasoning_tokens,
             EXACT.add(self.cost, other.cost),
             EXACT.add(self.charge, other.charge),
+        )
+
+    def __sub__(self, other: Sums) -> Sums:
+        return Sums(
+            self.requests - other.requests,
+            self.errors - other.errors,
+            self.input_tokens - other.input_tokens,
+            self.cached_input_tokens - other.cached_input_tokens,
+            self.cache_write_tokens - other.cache_write_tokens,
+            self.output_tokens - other.output_tokens,
+            self.reasoning_tokens - other.reasoning_tokens,
+            EXACT.subtract(self.cost, other.cost),
+            EXACT.subtract(self.charge, other.charge),
         )
 
     @property
@@ -171,37 +186,82 @@ def dearest(
     and how many these are. PostgreSQL adds up and sorts, so that thousands of groups need not come here."""
     if end <= start:
         return {}, Sums(), 0
-    columns = _columns(by, None)
     with scope(organization=organization), snapshot(), connection.cursor() as cursor:
         parts: list[str] = []
         parameters: list[Any] = []
-        for found in sources(organization, by, start, end, where, (), None):
+        for found in sources(organization, by, start, end, where, (), None, added_up=False):
             text, values = found.query.sql_with_params()
             parts.append(f"({text})")
             parameters += values
         if not parts:
             return {}, Sums(), 0
-        groups = ", ".join(f"g{number}" for number in range(len(columns)))
-        nothing = ", ".join("NULL" for _ in columns)
-        summed = ", ".join(f"sum({name}) AS {name}" for name in SUM_FIELDS)
-        names = ", ".join(SUM_FIELDS)
+        groups = ", ".join(f"g{number}" for number in range(len(COLUMNS[by])))
+        part = f"part ({groups}, {', '.join(SUM_FIELDS)}) AS ({' UNION ALL '.join(parts)})"
+        if _slice(by, where, ()) not in LARGE_SLICES:
+            return _ranked(cursor, part, parameters, groups, most)
+        # Only what ranks is added up of all of them.
         cursor.execute(
             f"""
-            WITH part ({groups}, {names}) AS ({" UNION ALL ".join(parts)}),
-            ranked AS (
-                SELECT {groups}, {summed},
-                    row_number() OVER (ORDER BY sum(charge) DESC, sum(requests) DESC, {groups}) AS place
-                FROM part GROUP BY {groups} HAVING sum(requests) > 0
-            )
-            SELECT 1, {groups}, {names} FROM ranked WHERE place <= %s
-            UNION ALL SELECT count(*), {nothing}, {summed} FROM ranked WHERE place > %s
+            WITH {part} SELECT {groups}, count(*) OVER () FROM part GROUP BY {groups} HAVING sum(requests) > 0
+            ORDER BY sum(charge) DESC, sum(requests) DESC, {groups} LIMIT %s
             """,  # noqa: S608  # names of ours, and text that Django made
-            [*parameters, most, most],
+            [*parameters, most],
         )
-        *lines, (others, *rest) = cursor.fetchall()
-    width = 1 + len(columns)
-    shown = {tuple(line[1:width]): _sums(line[width:]) for line in lines}
-    return shown, _sums(rest[len(columns) :]) if others else Sums(), others
+        lines = cursor.fetchall()
+        if not lines:
+            return {}, Sums(), 0
+        named = [line[:-1] for line in lines]
+        shown = grouped(organization, by, start, end, where=where & among(by, named))
+        others = lines[0][-1] - len(lines)
+        whole = total(grouped(organization, "", start, end, where=where).values()) if others else Sums()
+    return shown, whole - total(shown.values()) if others else Sums(), others
+
+
+def _ranked(
+    cursor: Any, part: str, parameters: Sequence[Any], groups: str, most: int
+) -> tuple[dict[tuple[Any, ...], Sums], Sums, int]:
+    """The same in one statement, for rows that are dear to read or few."""
+    nothing = ", ".join("NULL" for _ in groups.split(","))
+    summed = ", ".join(f"sum({name}) AS {name}" for name in SUM_FIELDS)
+    names = ", ".join(SUM_FIELDS)
+    cursor.execute(
+        f"""
+        WITH {part},
+        ranked AS (
+            SELECT {groups}, {summed},
+                row_number() OVER (ORDER BY sum(charge) DESC, sum(requests) DESC, {groups}) AS place
+            FROM part GROUP BY {groups} HAVING sum(requests) > 0
+        )
+        SELECT 1, {groups}, {names} FROM ranked WHERE place <= %s
+        UNION ALL SELECT count(*), {nothing}, {summed} FROM ranked WHERE place > %s
+        """,  # noqa: S608  # as above
+        [*parameters, most, most],
+    )
+    *lines, (others, *rest) = cursor.fetchall()
+    width = len(groups.split(","))
+    shown = {tuple(line[1 : 1 + width]): _sums(line[1 + width :]) for line in lines}
+    return shown, _sums(rest[width:]) if others else Sums(), others
+
+
+def among(by: str, groups: Iterable[tuple[Any, ...]]) -> Q:
+    """The condition on usage rows to belong to one of ``groups`` of a report ``by``."""
+    if by == "user":
+        end_users, members, keys = [], [], []
+        for end_user, member_id, key_id in groups:
+            if end_user:
+                end_users.append(end_user)
+            elif member_id is not None:
+                members.append(member_id)
+            else:
+                keys.append(key_id)
+        return (
+            Q(end_user__in=end_users)
+            | Q(end_user="", member_id__in=members)
+            | Q(end_user="", member_id=None, key_id__in=keys)
+        )
+    (column,), values = COLUMNS[by], {group[0] for group in groups}
+    known = Q((f"{column}__in", sorted(values - {None})))
+    return known | Q((column, None)) if None in values else known
 
 
 def _sums(figures: Sequence[Any]) -> Sums:
@@ -223,46 +283,47 @@ def sources(
     where: Q,
     bounds: Sequence[datetime],
     series: Sequence[Q] | None,
+    *,
+    added_up: bool = True,
 ) -> Iterator[QuerySet[Any]]:
-    """The queries whose lines, the columns of the group and then its sums, together make up the time."""
+    """The queries whose lines, the columns of the group and then its sums, together make up the time. Without
+    ``added_up`` they have a line for each row there is, for a statement that adds them up together."""
     columns = _columns(by, series)
     divided = sorted({hour_floor(moment) for moment in (start, end, *bounds) if hour_floor(moment) != moment})
 
-    def of(rows: QuerySet[Any], counts: dict[str, Any]) -> QuerySet[Any]:
+    def of(rows: QuerySet[Any], *counts: Any) -> QuerySet[Any]:
         if series is not None:
             whens = [When(condition, then=Value(number)) for number, condition in enumerate(series)]
             rows = rows.annotate(series=Case(*whens, default=Value(-1), output_field=IntegerField()))
-        summed = {f"sum_{name}": Sum(name, default=0) for name in SUMMED}
-        names = ("sum_requests", "sum_errors", *summed)
+        if not added_up:
+            each: QuerySet[Any] = rows.order_by().values_list(*columns, *counts, *SUMMED)
+            return each
+        measures = dict(zip(SUM_FIELDS, (*counts, *map(F, SUMMED)), strict=True))
+        summed = {f"sum_{name}": Sum(measure, default=0) for name, measure in measures.items()}
         # Without a column, values() would group by all of them: one line for each row there is.
         grouped: Any = rows.order_by().annotate(whole=Value(0)).values(*(columns or ("whole",)))
-        found: QuerySet[Any] = grouped.annotate(**counts, **summed).values_list(*columns, *names)
+        found: QuerySet[Any] = grouped.annotate(**summed).values_list(*columns, *summed)
         return found
 
-    added_up = {"sum_requests": Sum("requests", default=0), "sum_errors": Sum("errors", default=0)}
     chosen = _slice(by, where, series or ())
     kept = spans.cover(organization, start, end, bounds) if chosen else spans.NOTHING
     if kept.ids:
         rows = UsageSpanSum.objects.filter(where, span_id__in=kept.ids, slice=chosen)
-        yield of(_annotated(rows, "span__start", by, bounds), added_up)
+        yield of(_annotated(rows, "span__start", by, bounds), F("requests"), F("errors"))
     if gaps := _gaps(hour_floor(start), end, kept.parts):
         within = Q()
         for first, after in gaps:
             within |= Q(hour__gte=first, hour__lt=after)
         rollups = UsageRollup.objects.filter(where & within, organization=organization)
-        yield of(_annotated(rollups.exclude(hour__in=divided), "hour", by, bounds), added_up)
+        rollups = rollups.exclude(hour__in=divided)
+        yield of(_annotated(rollups, "hour", by, bounds), F("requests"), F("errors"))
     if divided:
         pieces = Q()
         for hour in divided:
             pieces |= Q(started_at__gte=max(hour, start), started_at__lt=min(hour + HOUR, end))
         events = UsageEvent.objects.filter(where & pieces, organization=organization)
-        yield of(
-            _annotated(events, "started_at", by, bounds),
-            {
-                "sum_requests": Count("request_id"),
-                "sum_errors": Count("request_id", filter=Q(status__gte=ERROR_STATUS)),
-            },
-        )
+        failed = Case(When(status__gte=ERROR_STATUS, then=1), default=0, output_field=IntegerField())
+        yield of(_annotated(events, "started_at", by, bounds), Value(1), failed)
 
 
 @contextmanager
@@ -303,11 +364,26 @@ def _slice(by: str, where: Q, series: Sequence[Q]) -> str | None:
     for name in ("model", "key"):
         if by != "user" and asked | used <= set(spans.SLICES[name]):
             return name
-    # There, requests for an end user have neither member nor key.
-    of_users = all(_columns_in(each) == {"end_user"} or ("end_user", "") in each.children for each in series)
-    if asked <= {"end_user"} and _columns_in(where) <= {"end_user"} and of_users:
+    if asked <= {"end_user"} and all(_by_user(each) for each in (where, *series)):
         return "user"
     return None
+
+
+def _by_user(condition: Q) -> bool:
+    """Whether the slice of users can tell: requests for an end user have neither member nor key there, and
+    those of a member no key."""
+    columns = _columns_in(condition)
+    if columns <= {"end_user"}:
+        return True
+    if condition.negated:
+        return False
+    if condition.connector == Q.AND and ("end_user", "") in condition.children:
+        whole = ("member_id", None) in condition.children
+        return columns <= {"end_user", "member_id"} | ({"key_id"} if whole else set())
+    return all(
+        _by_user(child) if isinstance(child, Q) else _columns_in(Q(child)) <= {"end_user"}
+        for child in condition.children
+    )
 
 
 def _columns_in(condition: Q) -> set[str]:

@@ -11,9 +11,8 @@ from django.db.models import Count, F, Func, Q, QuerySet, Sum, TextField, Value
 from django_scopes import scope
 
 from billing.models import TagRollup, TagValue, UsageEvent
-from billing.money import EXACT
 from billing.reports import DIMENSIONS, Dimension, Report, Row, cost_report, pending_hours
-from billing.sums import ERROR_STATUS, HOUR, SUM_FIELDS, SUMMED, Sums, grouped, hour_floor, snapshot, total
+from billing.sums import ERROR_STATUS, HOUR, SUMMED, Sums, grouped, hour_floor, snapshot, total
 from tenants.access import TenantAccess
 from tenants.models import Organization
 from tenants.permissions import Permission
@@ -75,7 +74,7 @@ def report_of(
     rows = rows[: len(rows) - len(folded)]
     if beyond.requests:
         rows.append(Row("beyond", "Further values", "Beyond what a tag may have", beyond, {}))
-    untagged = _less(_less(whole, total(values.values())), beyond)
+    untagged = whole - total(values.values()) - beyond
     if untagged.requests:
         rows.append(Row("none", "Without this tag", "", untagged, {}))
     if folded:
@@ -136,13 +135,6 @@ def _add(
     for value, *figures in lines:
         name = value if known_values is None or value in known_values else ""
         found[name] = found.get(name, Sums()) + Sums(*figures)
-
-
-def _less(whole: Sums, part: Sums) -> Sums:
-    """What is left of ``whole``, exact."""
-    counts = [getattr(whole, name) - getattr(part, name) for name in SUM_FIELDS[:-2]]
-    amounts = [EXACT.subtract(getattr(whole, name), getattr(part, name)) for name in SUM_FIELDS[-2:]]
-    return Sums(*counts, *amounts)
 
 
 def _columns(condition: Q) -> set[str]:

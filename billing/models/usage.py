@@ -207,6 +207,17 @@ class UsageSpanSum(models.Model):
             models.Index(
                 fields=["span", "end_user"], name="span_sum_by_end_user", condition=models.Q(slice="user")
             ),
+            # A member's and a key's requests for no end user are among thousands of those.
+            models.Index(
+                fields=["span", "member_id", "key_id"],
+                name="span_sum_unnamed",
+                condition=models.Q(slice="user", end_user=""),
+            ),
+            # The same of a few keys or members.
+            models.Index(fields=["span", "key_id"], name="span_sum_by_key", condition=models.Q(slice="key")),
+            models.Index(
+                fields=["span", "member_id"], name="span_sum_by_member", condition=models.Q(slice="key")
+            ),
         ]
 
     def __str__(self) -> str:

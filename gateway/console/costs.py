@@ -15,13 +15,14 @@ from django.shortcuts import render
 from django.urls import path
 
 from billing.access import Names, visible_to
+from billing.money import EXACT
 from billing.reports import (
     DIMENSIONS,
     NOBODY,
     Dimension,
     Report,
     Row,
-    charges_by_key,
+    charges_of,
     cost_report,
     daily_series,
 )
@@ -148,8 +149,8 @@ def _changes(query: UsageQuery, report: Report, where: Q) -> tuple[list[Change |
     place, the sum of others with what the rows named have not."""
     start, end = query.before.bounds
     if report.by in DIMENSIONS and report.by not in TIMES:
-        by_key = charges_by_key(query.organization, report.by, start, end, where)
-        return _of_groups(report, by_key)
+        named = [row.key for row in report.rows[: len(report.rows) - bool(report.folded)]]
+        return _of_groups(report, *charges_of(query.organization, report.by, named, start, end, where))
     earlier = report_of(query.organization, report.by, start, end, where)
     changes: list[Change | None] = []
     if report.by in ("month", "day"):
@@ -161,19 +162,23 @@ def _changes(query: UsageQuery, report: Report, where: Q) -> tuple[list[Change |
     elif report.by == "hour":
         changes = [None] * len(report.rows)
     else:
-        return _of_groups(report, {row.key: row.sums.charge for row in earlier.rows})
+        by_key = {row.key: row.sums.charge for row in earlier.rows}
+        return _of_groups(report, by_key, earlier.totals.charge)
     return changes, Change.of(report.totals.charge, earlier.totals.charge)
 
 
-def _of_groups(report: Report, before: dict[str, Decimal]) -> tuple[list[Change | None], Change]:
-    """The same for lines that are no times, from what each was charged before by its key."""
-    whole, rest = sum(before.values(), Decimal(0)), dict(before)
-    named = report.rows[: len(report.rows) - bool(report.folded)]
-    changes: list[Change | None] = [
-        Change.of(row.sums.charge, rest.pop(row.key, Decimal(0))) for row in named
-    ]
+def _of_groups(
+    report: Report, before: dict[str, Decimal], whole: Decimal
+) -> tuple[list[Change | None], Change]:
+    """The same for lines that are no times, from what each was charged before by its key, and everything."""
+    named, rest = report.rows[: len(report.rows) - bool(report.folded)], whole
+    changes: list[Change | None] = []
+    for row in named:
+        earlier = before.get(row.key, Decimal(0))
+        rest = EXACT.subtract(rest, earlier)
+        changes.append(Change.of(row.sums.charge, earlier))
     if report.folded:
-        changes.append(Change.of(report.rows[-1].sums.charge, sum(rest.values(), Decimal(0))))
+        changes.append(Change.of(report.rows[-1].sums.charge, rest))
     return changes, Change.of(report.totals.charge, whole)
 
 

@@ -72,7 +72,6 @@ def _number(rows: QuerySet[Any]) -> Coalesce:
 def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
     """Members and teams; ``forms`` are those that came back with errors."""
     tenant, now = request.tenant, timezone.now()
-    of_members, of_teams = Spendings(tenant, "member", now), Spendings(tenant, "team", now)
     members = (
         Membership.objects.select_related("user")
         .prefetch_related(
@@ -96,6 +95,8 @@ def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
     in_team = TeamMembership.objects.filter(team=OuterRef("pk"))
     working = ApiKey.objects.filter(team=OuterRef("pk"), revoked_at__isnull=True, successor__isnull=True)
     teams = Team.objects.annotate(people=_number(in_team), working_keys=_number(working)).order_by("name")
+    of_members = Spendings(tenant, "member", [member.pk for member in found], now)
+    of_teams = Spendings(tenant, "team", [team.pk for team in teams], now)
     context = {
         "members": [(member, may_change(tenant, member), of_members.of(member.pk)) for member in found],
         "search": search,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -34,19 +35,26 @@ class Spending:
 
 
 class Spendings:
-    """Those of every member or every team, from as many queries whatever their number."""
+    """Those of the members or the teams with the ids ``numbers``, from as many queries whatever their number."""
 
-    def __init__(self, tenant: TenantAccess, scope: Literal["member", "team"], at: datetime) -> None:
-        self.tenant, self.scope, self.at = tenant, scope, at
+    def __init__(
+        self,
+        tenant: TenantAccess,
+        scope: Literal["member", "team"],
+        numbers: Collection[int],
+        at: datetime,
+    ) -> None:
+        self.tenant, self.scope, self.numbers, self.at = tenant, scope, numbers, at
         self.budgets: dict[int, list[Quota]] = {}
-        for quota in Quota.objects.filter(scope=scope, metric="budget", model_group=""):
+        of_these = Quota.objects.filter((f"{scope}_id__in", numbers), scope=scope, metric="budget")
+        for quota in of_these.filter(model_group=""):
             number = quota.member_id if scope == "member" else quota.team_id
             if number is not None:
                 self.budgets.setdefault(number, []).append(quota)
         running = Q(period_end__isnull=True) | Q(period_end__gt=at)
         self.counters = {
             (row.quota_id, row.period_start): row
-            for row in Budget.objects.filter(running, quota__scope=scope, quota__metric="budget", subject="")
+            for row in Budget.objects.filter(running, quota__in=of_these, subject="")
         }
         self._sums: dict[str, dict[int, Sums]] = {}
 
@@ -79,7 +87,7 @@ class Spendings:
     def _charge(self, period: str, number: int) -> Decimal:
         """US dollars charged since ``period`` began."""
         if period not in self._sums:
-            where = visible_to(self.tenant)
+            where = visible_to(self.tenant) & Q((f"{self.scope}_id__in", list(self.numbers)))
             self._sums[period] = spent_since(
                 self.tenant.organization, self.scope, period, at=self.at, where=where
             )

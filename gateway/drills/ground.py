@@ -230,15 +230,20 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def prepared(data_dir: Path, workers: int, *, durable: bool) -> Iterator[Ground]:
+def prepared(data_dir: Path, workers: int, *, durable: bool, keep: Path | None = None) -> Iterator[Ground]:
     """A migrated scratch database and a place for the programs, of which none runs.
 
     ``durable`` False has ``fsync`` and ``synchronous_commit`` off, as an operator may have them. The
     environment of this process is made to point there, and Django is set up on it. All is removed
-    at the end; after an exception the files stay. Raises DrillError, embedded.ServiceError.
+    at the end; after an exception the files stay. With ``keep`` it is all in that directory, with what an
+    earlier time left there, and nothing is removed. Raises DrillError, embedded.ServiceError.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix="drill-", dir=data_dir))
+    if keep is None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        directory = Path(tempfile.mkdtemp(prefix="drill-", dir=data_dir))
+    else:
+        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = keep
     with ExitStack() as stack:
         services = embedded.start(directory, durable=durable)
         stack.callback(services.release)
@@ -258,6 +263,8 @@ def prepared(data_dir: Path, workers: int, *, durable: bool) -> Iterator[Ground]
         ground = Ground(directory, workers, watchdog, durable=durable)
         stack.callback(ground.stop_all)
         yield ground
+    if keep is not None:
+        return
     for name in ("postgres", "redis"):
         shutil.rmtree(embedded.socket_directory(directory, name), ignore_errors=True)
     shutil.rmtree(directory, ignore_errors=True)

@@ -21,7 +21,7 @@ from billing.models import DirtyBucket
 from billing.reports import (
     DIMENSIONS,
     Dimension,
-    charges_by_key,
+    charges_of,
     cost_report,
     spent_this_month,
     top,
@@ -120,9 +120,12 @@ def test_charges_stand_under_the_keys_of_the_reports_lines(acme: Tenant, by: Dim
     rollup(acme.backend, "2026-03-01T11:00", "2", end_user="eve", deployment="")
     rollup(acme.batch, "2026-03-01T10:00", "4", model_group="")
     start, end = local_range(acme.organization, date(2026, 3, 1), date(2026, 3, 1))
-    lines = cost_report(acme.organization, by, start, end).rows
-    assert charges_by_key(acme.organization, by, start, end) == {row.key: row.sums.charge for row in lines}
-    assert sum(row.sums.charge for row in lines) == 7
+    charges = {row.key: row.sums.charge for row in cost_report(acme.organization, by, start, end).rows}
+    assert sum(charges.values()) == 7
+    assert charges_of(acme.organization, by, list(charges), start, end) == (charges, Decimal(7))
+    for key, charge in charges.items():
+        assert charges_of(acme.organization, by, [key], start, end) == ({key: charge}, Decimal(7))
+    assert charges_of(acme.organization, by, [], start, end) == ({}, Decimal(7))
 
 
 def test_an_end_user_called_like_a_member_stays_apart(acme: Tenant) -> None:

@@ -14,8 +14,9 @@ from django_scopes import scopes_disabled
 
 from billing import rollups, spans
 from billing.access import local_range
-from billing.models import DirtyBucket, UsageSpan, UsageSpanSum
-from billing.reports import DIMENSIONS, cost_report, daily_series
+from billing.models import DirtyBucket, UsageRollup, UsageSpan, UsageSpanSum
+from billing.reports import DIMENSIONS, Dimension, charges_of, cost_report, daily_series
+from billing.sums import total
 from tenants.models import ApiKey
 from tests.billing.made_usage import Tenant, event, make_tenant, utc
 
@@ -182,6 +183,11 @@ def test_every_report_is_the_same_with_and_without_spans(time_zone: str) -> None
                 for by in DIMENSIONS:
                     report = cost_report(tenant.organization, by, start, end, where)
                     found += [[(row.key, row.sums) for row in report.rows], report.totals]
+                    few = cost_report(tenant.organization, by, start, end, where, most=2)
+                    assert few.totals == report.totals
+                    if few.folded:
+                        assert few.rows[:2] == report.rows[:2]
+                        assert (len(few.rows), few.folded) == (3, len(report.rows) - 2)
                     if by not in ("day", "hour"):
                         found += daily_series(tenant.organization, start, end, report.rows[:2], where)
         return found
@@ -192,3 +198,28 @@ def test_every_report_is_the_same_with_and_without_spans(time_zone: str) -> None
     with scopes_disabled():
         assert UsageSpanSum.objects.exists() == (time_zone != "Asia/Kolkata")
     assert everything() == from_hours
+
+
+@pytest.mark.parametrize("by", ["user", "member", "end_user", "key", "team", "model", "deployment"])
+def test_a_report_of_whole_days_and_its_chart_read_no_hours(acme: Tenant, by: Dimension) -> None:
+    used(acme.backend, "2026-03-03T10:00", "first", "1")
+    used(acme.batch, "2026-03-03T10:00", "second", "2")
+    used(acme.banner, "2026-03-04T10:00", "third", "4", end_user="eve", model_group="b", deployment="b")
+    build("2026-04-05T12:00")
+    with scopes_disabled():
+        UsageRollup.objects.all().delete()
+    march = local_range(acme.organization, date(2026, 3, 1), date(2026, 3, 31))
+    report = cost_report(acme.organization, by, *march, most=2)
+    assert report.totals.charge == 7
+    first, *others = report.rows
+    assert charges_of(acme.organization, by, [first.key], *march) == (
+        {first.key: first.sums.charge},
+        Decimal(7),
+    )
+    days = daily_series(acme.organization, *march, [first])
+    assert {day.day: total(sums).charge for day, sums in days if total(sums).requests} == {
+        3: Decimal(3),
+        4: Decimal(4),
+    }
+    assert total(of_first for _, (of_first, _) in days) == first.sums
+    assert total(of_others for _, (_, of_others) in days) == total(row.sums for row in others)

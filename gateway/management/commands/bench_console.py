@@ -33,14 +33,21 @@ class Command(BaseCommand):
         parser.add_argument("--most", type=int, default=300, help="milliseconds that a page may take")
         parser.add_argument("--repeats", type=int, default=5)
         parser.add_argument("--only", default="", help="only pages with this word in their name")
+        parser.add_argument(
+            "--keep",
+            type=Path,
+            metavar="DIR",
+            help="have the database in this directory and leave it there; one that is there is measured as it is",
+        )
         parser.add_argument("--json", type=Path, help="also write the figures to this file")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run it as a program that chooses its database before Django is set up."""
         command = [sys.executable, "-m", "gateway.bench.console", f"--data-dir={settings.WEIR_DATA_DIR}"]
         command += [f"--{word}={options[word]}" for word in (*WORDS, "only")]
-        if options["json"] is not None:
-            command.append(f"--json={options['json'].resolve()}")
+        for name in ("json", "keep"):
+            if options[name] is not None:
+                command.append(f"--{name}={options[name].resolve()}")
         with subprocess.Popen(command, cwd=settings.BASE_DIR) as process:
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
             code = process.wait()
