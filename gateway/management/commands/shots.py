@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,19 +18,15 @@ from django.db import connection
 from django.test.testcases import LiveServerThread
 from django.urls import URLResolver, get_resolver, resolve, reverse
 
+from gateway.management.inspection import Inspector, Shot
 from tenants.models import User
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
     from gateway.management.sample import Sample
 
 CHROMIUM = "/usr/bin/chromium"
-WIDE, NARROW = {"width": 1360, "height": 860}, {"width": 390, "height": 844}
-CUT_OFF = "[...document.querySelectorAll('.table-wrap')].some(wrap => wrap.scrollWidth > wrap.clientWidth)"
-HEAVIEST = 150 * 1024
-# What of axe-core's findings may not be: the words are its own, worst last.
-GRAVE = {"serious", "critical"}
 # Addresses of the console that are no pages: forms that are only sent, and files.
 NO_PAGE = {
     "quota_save",
@@ -71,19 +65,6 @@ NO_PAGE = {
     "domain_claim",
     "domain_drop",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """A picture: whose page at which address, dark or narrow, and the form to send first."""
-
-    name: str
-    url: str
-    person: str = ""
-    dark: bool = False
-    narrow: bool = False
-    fill: tuple[tuple[str, str], ...] = ()
-    submit: str = ""
 
 
 def shots_of(sample: Sample) -> Iterator[Shot]:
@@ -385,19 +366,6 @@ def served() -> Iterator[str]:
         thread.terminate()
 
 
-def window(browser: Browser, base: str, shot: Shot, session: str | None) -> Page:
-    """A fresh window for ``shot``, with the session of its person."""
-    context = browser.new_context(
-        base_url=base,
-        viewport=NARROW if shot.narrow else WIDE,  # type: ignore[arg-type]  # a TypedDict of playwright's own
-        color_scheme="dark" if shot.dark else "light",
-        device_scale_factor=1,
-    )
-    if session is not None:
-        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": base}])
-    return context.new_page()
-
-
 def session_of(email: str) -> str:
     """A session in which ``email`` is signed in, without hashing a password for every picture."""
     from allauth.usersessions.models import UserSession
@@ -418,28 +386,6 @@ def session_of(email: str) -> str:
     return str(store.session_key)
 
 
-def weight_of(url: str, body: bytes) -> int:
-    """Bytes as they travel in production, where static files are compressed and pages are not."""
-    return len(gzip.compress(body)) if urlsplit(url).path.startswith(settings.STATIC_URL) else len(body)
-
-
-def settle(page: Page) -> None:
-    """Wait until fonts and what htmx asked for are there. (Waiting for the network takes half a second a page.)"""
-    page.wait_for_function("document.fonts.status === 'loaded' && !document.querySelector('.htmx-request')")
-
-
-def barriers(page: Page) -> list[str]:
-    """What axe-core finds on the page that keeps people out: the rule, and the element that breaks it."""
-    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
-
-    return [
-        f"{finding['id']} ({finding['impact']}): {node['html'][:200]}"
-        for finding in Axe().run(page).response["violations"]
-        if finding["impact"] in GRAVE
-        for node in finding["nodes"]
-    ]
-
-
 class Command(BaseCommand):
     """Takes the pictures."""
 
@@ -449,6 +395,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("names", nargs="*", help="only pictures whose name begins so")
+        parser.add_argument(
+            "--pictures", default="", help="no pictures but of those whose name begins so; all are looked at"
+        )
         parser.add_argument("--output", type=Path, default=settings.WEIR_DATA_DIR / "shots")
         parser.add_argument("--browser", default=CHROMIUM, help="the Chromium to drive")
 
@@ -475,57 +424,26 @@ class Command(BaseCommand):
             self.take(base, [shot for shot in shots if shot.name.startswith(chosen or "")], options)
 
     def take(self, base: str, shots: list[Shot], options: dict[str, Any]) -> None:
-        """Take ``shots``; complain of errors in the browser and of heavy pages."""
+        """Look at the pages of ``shots`` and take pictures; complain of what is wrong with them."""
         from playwright.sync_api import sync_playwright
 
         output: Path = options["output"]
         output.mkdir(parents=True, exist_ok=True)
+
+        def picture(page: Page, shot: Shot) -> None:
+            if shot.name.startswith(options["pictures"]):
+                page.screenshot(path=output / f"{shot.name}.png", full_page=True)
+
         problems: list[str] = []
         # Playwright runs an event loop in this thread, so the database is asked before.
         sessions = {shot.person: session_of(shot.person) for shot in shots if shot.person}
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=options["browser"], args=["--no-sandbox"])
-            for shot in shots:
-                page = window(browser, base, shot, sessions.get(shot.person))
-                problems += self.one(page, shot, output)
+            for found in Inspector(browser, base, sessions, picture).inspect(shots):
+                self.stdout.write(f"{found.weight / 1024:6.0f} KB  {found.shot.name}")
+                problems += found.problems
             browser.close()
         for problem in problems:
             self.stderr.write(self.style.ERROR(problem))
         if problems:
             raise CommandError(f"{len(problems)} problems.")
-
-    def one(self, page: Page, shot: Shot, output: Path) -> list[str]:
-        """Take one picture; returns what is wrong with the page."""
-        problems: list[str] = []
-        answers: list[Any] = []
-        page.on("pageerror", lambda error: problems.append(f"{shot.name}: {error}"))
-        page.on(
-            "console",
-            lambda line: (
-                problems.append(f"{shot.name}: {line.text}")
-                if line.type == "error" and "status of 4" not in line.text
-                else None
-            ),
-        )
-        page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - playwright takes no built-in
-        page.goto(shot.url)
-        settle(page)
-        weight = sum(weight_of(answer.url, answer.body()) for answer in answers if answer.status == 200)
-        for selector, text in shot.fill:
-            page.fill(selector, text)
-        if shot.submit:
-            page.click(shot.submit)
-            page.wait_for_load_state()
-            settle(page)
-        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
-            problems.append(f"{shot.name}: scrolls sideways")
-        if not shot.narrow and page.evaluate(CUT_OFF):
-            problems.append(f"{shot.name}: a table is wider than its card")
-        page.screenshot(path=output / f"{shot.name}.png", full_page=True)
-        # What axe-core itself does to the page is not the page's fault.
-        found = [*problems, *(f"{shot.name}: {barrier}" for barrier in barriers(page))]
-        page.context.close()
-        if weight > HEAVIEST:
-            found.append(f"{shot.name}: weighs {weight / 1024:.0f} KB, more than {HEAVIEST / 1024:.0f}")
-        self.stdout.write(f"{weight / 1024:6.0f} KB  {shot.name}")
-        return found
