@@ -6,19 +6,23 @@ nobody can add a page without saying who may see it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.db import connection, transaction
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django_scopes import scopes_disabled
+from pytest_django.plugin import DjangoDbBlocker
 
 from billing.exports.making import make_due
 from billing.models import Checkout, LedgerEntry, LedgerTransaction
@@ -395,9 +399,30 @@ class World:
         return value.format(**self.ids) if isinstance(value, str) else value
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the world's exports are."""
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def made(django_db_setup: None, django_db_blocker: DjangoDbBlocker, files: Path) -> Iterator[World]:
+    """The world, made once, in a transaction around those of the tests."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        with override_settings(EXPORT_DIR=files):
+            made = make_world()
+        yield made
+        transaction.set_rollback(True)
+
+
 @pytest.fixture
-def world(settings: Any, tmp_path: Path) -> World:
-    settings.EXPORT_DIR = tmp_path
+def world(made: World, files: Path, db: None, settings: Any, tmp_path: Path) -> World:
+    """The world as it was made, whatever other tests did to theirs."""
+    settings.EXPORT_DIR = shutil.copytree(files, tmp_path / "world")
+    return deepcopy(made)
+
+
+def make_world() -> World:
     acme, globex = make_tenant("acme"), make_tenant("globex")
     for tenant in (acme, globex):
         group = ModelGroup.objects.create(name=f"models-of-{tenant.organization.slug}")
@@ -543,6 +568,7 @@ def patterns(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterat
             yield route, f"{space}{entry.name}" if entry.name else "", set(entry.pattern.converters)
 
 
+@cache
 def parameters() -> dict[str, set[str]]:
     """The words in each address by its name; ``organization`` stands in an outer part."""
     return {name: words for _, name, words in patterns(get_resolver())}
@@ -550,16 +576,23 @@ def parameters() -> dict[str, set[str]]:
 
 def contents() -> dict[str, str]:
     """A digest of every table of the project, which any change of any row changes."""
-    digests = {}
     with connection.cursor() as cursor:
-        for model in apps.get_models():
-            if model._meta.app_label in {"tenants", "routing", "billing", "gateway"}:
-                table = connection.ops.quote_name(model._meta.db_table)
-                cursor.execute(
-                    f"SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"
-                )
-                digests[model._meta.db_table] = cursor.fetchone()[0]
-    return digests
+        cursor.execute(digests())
+        return dict(cursor.fetchall())
+
+
+@cache
+def digests() -> str:
+    """The query of ``contents``: one for all tables, since it is asked some thousand times."""
+    return " UNION ALL ".join(
+        f"SELECT '{table}', md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), ''))"
+        f" FROM {connection.ops.quote_name(table)} t"
+        for table in sorted(
+            model._meta.db_table
+            for model in apps.get_models()
+            if model._meta.app_label in {"tenants", "routing", "billing", "gateway"}
+        )
+    )
 
 
 def read_whole(response: Any) -> Any:
