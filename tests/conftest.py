@@ -21,12 +21,20 @@ if TYPE_CHECKING:
 # Tests with one of these fixtures write for other processes to see, in a copy of the database that
 # the others never see: one for the whole stack, whose books must balance, one for all else.
 COPIES = {"stack": "stack", "own_stack": "stack", "committed": "committed"}
+# Those that start programs, one way or another.
+PROGRAMS = {*COPIES, "simulator", "chromium"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests go first, so that no process ends long after the others."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files with slow tests go first, then those that start programs, so that no process ends long after the
+    others."""
+    slow, started = set(), set()
+    for item in items:
+        if item.get_closest_marker("slow"):
+            slow.add(item.path)
+        if PROGRAMS.intersection(getattr(item, "fixturenames", ())):
+            started.add(item.path)
+    items.sort(key=lambda item: (item.path not in slow, item.path not in started))
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,8 @@ if _services is not None and "REDIS_URL" in _ours:
         _client.flushdb()
 
 os.environ["WEIR_DATA_DIR"] = str(_data_dir)
+# Tests start hundreds of Python processes, and without bytecode each of them compiles the whole project.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["DJANGO_SETTINGS_MODULE"] = "gateway.settings"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import openai
+from django.conf import settings
 from django.db import connection
 
 from billing.services.prices import set_price
@@ -29,10 +30,10 @@ from tenants.services.keys import create_key
 from tenants.services.members import add_member
 from tenants.services.organizations import create_organization
 from tenants.services.teams import create_team
+from tests.cast import hashed_password
 from tests.simulator.server import RunningSimulator, running_simulator, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-PASSWORD = "correct horse battery"
 
 # US dollars per million tokens, chosen so that sums are easy by hand.
 COST: dict[str, Any] = {"input": Decimal("1.00"), "cached_input": Decimal("0.10"), "output": Decimal("4.00")}
@@ -161,15 +162,14 @@ class Stack:
     def tenant(
         self, slug: str, *, quotas: Sequence[tuple[str, str, str, str]] = (), **organization: Any
     ) -> Tenant:
-        """An organization of a test. ``quotas`` are (scope, metric, limit, period)."""
+        """An organization of a test, whose owner has the password of ``tests/cast.py``.
+
+        ``quotas`` are (scope, metric, limit, period).
+        """
         org = create_organization(acting_user=None, slug=slug, name=slug, **organization)
-        owner = add_member(
-            acting_user=None,
-            organization=org,
-            email=f"owner@{slug}.example",
-            role=Role.OWNER,
-            password=PASSWORD,
-        )
+        owner = add_member(acting_user=None, organization=org, email=f"owner@{slug}.example", role=Role.OWNER)
+        owner.user.password = hashed_password(settings.PASSWORD_HASHERS[0])
+        owner.user.save(update_fields=["password"])
         team = create_team(acting_user=None, organization=org, slug="team", name="Team")
         key, secret = create_key(acting_user=None, team=team, name="key", owner=owner)
         targets: dict[str, Any] = {
@@ -271,8 +271,6 @@ def environment_for(data_dir: Path) -> dict[str, str]:
 
 
 def _secrets() -> dict[str, str]:
-    from django.conf import settings
-
     return {
         "SECRET_KEY": settings.SECRET_KEY,
         "API_KEY_PEPPER": settings.API_KEY_PEPPER,

@@ -17,7 +17,8 @@ from redis import Redis
 
 from routing.models import Provider
 from tests.browser.conftest import Browse
-from tests.stack import PASSWORD, Stack, Tenant, running_stack
+from tests.cast import PASSWORD
+from tests.stack import Stack, Tenant, running_stack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

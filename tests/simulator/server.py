@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import httpx
@@ -16,13 +17,17 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunningSimulator:
     """A simulator process: `url` without a path, `base_url` as an OpenAI client wants it."""
 
     url: str
     log_path: Path
     process: subprocess.Popen[str]
+    # The log as far as it was read: tests ask for it again and again, and it grows all the time.
+    _lines: list[dict[str, Any]] = field(default_factory=list)
+    _read_to: int = 0
+    _reading: Lock = field(default_factory=Lock)
 
     @property
     def base_url(self) -> str:
@@ -30,8 +35,13 @@ class RunningSimulator:
 
     def log(self, user: str | None = None) -> list[dict[str, Any]]:
         """The lines of the log file, of one user if given."""
-        lines = [json.loads(line) for line in self.log_path.read_text().splitlines()]
-        return [line for line in lines if user is None or line["user"] == user]
+        with self._reading, self.log_path.open("rb") as log:
+            log.seek(self._read_to)
+            # What is behind the last newline is being written.
+            whole, newline, _ = log.read().rpartition(b"\n")
+            self._lines += [json.loads(line) for line in whole.splitlines()]
+            self._read_to += len(whole) + len(newline)
+            return [line for line in self._lines if user is None or line["user"] == user]
 
     def wait_for_end(self, user: str | None, count: int = 1) -> list[dict[str, Any]]:
         """The `end` lines (of a user if given) once there are `count` of them; fails after a deadline."""
