@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django_scopes import scope
 
 from billing.calendars import midnight
@@ -133,14 +133,31 @@ def usage_page(
     page costs what the first one does.
     """
     with scope(organization=organization):
-        rows = UsageEvent.objects.filter(
-            where or Q(), organization=organization, started_at__gte=start, started_at__lt=end
+        return list(
+            events_between(
+                organization, start=start, end=end, where=where, after=after, newest_first=newest_first
+            )[:size]
         )
-        if after is not None:
-            # The second condition lets PostgreSQL skip whole months.
-            if newest_first:
-                rows = rows.filter(pk__lt=after, started_at__lte=after[0])
-            else:
-                rows = rows.filter(pk__gt=after, started_at__gte=after[0])
-        order = ("-started_at", "-request_id") if newest_first else ("started_at", "request_id")
-        return list(rows.order_by(*order)[:size])
+
+
+def events_between(
+    organization: Organization,
+    *,
+    start: datetime,
+    end: datetime,
+    where: Q | None = None,
+    after: tuple[datetime, str] | None = None,
+    newest_first: bool = True,
+) -> QuerySet[UsageEvent]:
+    """The same without an end, for a caller that is in the organization's scope."""
+    rows = UsageEvent.objects.filter(
+        where or Q(), organization=organization, started_at__gte=start, started_at__lt=end
+    )
+    if after is not None:
+        # The second condition lets PostgreSQL skip whole months.
+        if newest_first:
+            rows = rows.filter(pk__lt=after, started_at__lte=after[0])
+        else:
+            rows = rows.filter(pk__gt=after, started_at__gte=after[0])
+    order = ("-started_at", "-request_id") if newest_first else ("started_at", "request_id")
+    return rows.order_by(*order)

@@ -20,6 +20,8 @@ from tenants.permissions import Permission
 # What stands before the name of a tag where a dimension is asked for.
 TAG = "tag:"
 _BY = re.compile(r"tag:[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
+# The keys of rows: of a value, and of the requests without the tag.
+_VALUE, _WITHOUT = "value:", "none"
 # The sums by tag are kept by these columns of usage.
 COLUMNS = {"team_id", "model_group"}
 
@@ -68,7 +70,7 @@ def report_of(
         values = _by_value(organization, name, start, end, condition)
         whole = total(grouped(organization, "", start, end, where=condition).values())
     beyond = values.pop("", Sums())
-    rows = [Row(f"value:{value}", value, "", sums, {}) for value, sums in values.items()]
+    rows = [Row(f"{_VALUE}{value}", value, "", sums, {}) for value, sums in values.items()]
     rows.sort(key=lambda row: (-row.sums.charge, -row.sums.requests, row.label))
     folded = rows[most:] if most is not None else []
     rows = rows[: len(rows) - len(folded)]
@@ -76,7 +78,7 @@ def report_of(
         rows.append(Row("beyond", "Further values", "Beyond what a tag may have", beyond, {}))
     untagged = whole - total(values.values()) - beyond
     if untagged.requests:
-        rows.append(Row("none", "Without this tag", "", untagged, {}))
+        rows.append(Row(_WITHOUT, "Without this tag", "", untagged, {}))
     if folded:
         rows.append(Row("", f"{len(folded):,} others", "", total(row.sums for row in folded), {}))
     return Report(
@@ -89,6 +91,14 @@ def report_of(
         pending_hours=pending_hours(organization, start, end),
         folded=len(folded),
     )
+
+
+def value_of(row: Row) -> str | None:
+    """The value that a row of a report by tag stands for, "" for the requests without the tag; None for rows
+    of several values."""
+    if row.key == _WITHOUT:
+        return ""
+    return row.key.removeprefix(_VALUE) if row.key.startswith(_VALUE) else None
 
 
 def _by_value(

@@ -63,7 +63,11 @@ class TagRollup(models.Model):
                 name="tag_rollup_once",
             )
         ]
-        indexes = [models.Index(fields=["organization", "name", "hour"], name="tag_rollup_by_name")]
+        indexes = [
+            models.Index(fields=["organization", "name", "hour"], name="tag_rollup_by_name"),
+            # For the hours in which a value was given.
+            models.Index(fields=["organization", "name", "value", "hour"], name="tag_rollup_by_value"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.organization} {self.hour:%Y-%m-%d %H}h {self.name}={self.value}"

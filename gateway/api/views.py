@@ -19,6 +19,7 @@ from gateway.api.serializers import KeySerializer, report_shape
 from gateway.console.access import somewhere
 from gateway.console.key_choice import names_asked
 from gateway.console.keyring import visible_keys
+from gateway.console.request_filter import request_filter
 from gateway.console.requests import cursor_of, place
 from gateway.usage_query import BadQuery, UsageQuery, read
 from tenants.access import TenantAccess
@@ -63,7 +64,8 @@ class TenantView(APIView):
 class UsageView(TenantView):
     """``GET usage``: the rows of the export, oldest first, in pages.
 
-    Parameters: ``from``, ``to``, the filters of reports, ``limit`` and ``cursor`` (``next`` of the page before).
+    Parameters: ``from``, ``to``, the filters of reports and of the request list, ``limit`` and ``cursor``
+    (``next`` of the page before).
     """
 
     permissions = (Permission.EXPORT_USAGE,)
@@ -77,6 +79,7 @@ class UsageView(TenantView):
         size = int(text)
         try:
             after = place(request.query_params)
+            narrowing = request_filter(request.query_params)
         except BadQuery as error:
             raise ValidationError({"detail": str(error)}) from None
         start, end = query.bounds
@@ -84,7 +87,7 @@ class UsageView(TenantView):
             tenant.organization,
             start=start,
             end=end,
-            where=visible_to(tenant) & query.where,
+            where=visible_to(tenant) & query.where & narrowing.condition,
             after=after,
             size=size + 1,
             newest_first=False,

@@ -27,7 +27,7 @@ from billing.reports import (
     daily_series,
 )
 from billing.sums import total
-from billing.tag_reports import TAG, NotByTag, report_of, tag_names, visible_by_tag
+from billing.tag_reports import TAG, NotByTag, report_of, tag_names, value_of, visible_by_tag
 from gateway.console import downloads
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Bar, bar_chart
@@ -278,7 +278,7 @@ def costs(request: TenantRequest) -> HttpResponse:
             "offered": offered,
             "report": report,
             "rows": [
-                (row, _deeper(query, row, tab), _requests(query, row), changed)
+                (row, _deeper(query, row, tab), _requests(query, row, tab), changed)
                 for row, changed in zip_longest(report.rows, changes)
             ],
             "step": step_of(query),
@@ -302,8 +302,13 @@ def _deeper(query: UsageQuery, row: Row, tab: Tab) -> str:
     return query.parameters(by=tab.deeper, **row.filters) if row.filters else ""
 
 
-def _requests(query: UsageQuery, row: Row) -> str:
+def _requests(query: UsageQuery, row: Row, tab: Tab) -> str:
     """The query string of the request list behind a row; empty where it cannot tell."""
+    if tab.by.startswith(TAG):
+        value = value_of(row)
+        return (
+            "" if value is None else query.parameters(tag=f"{tab.by.removeprefix(TAG)}={value}", compare="")
+        )
     return query.parameters(**row.filters) if row.filters and row.sums.requests else ""
 
 

@@ -22,6 +22,7 @@ from billing.usage_export import streamed_export, usage_rows
 from gateway.console.access import TenantRequest, requires
 from gateway.console.files import sent
 from gateway.console.key_choice import names_asked
+from gateway.console.request_filter import request_filter
 from gateway.usage_query import BadQuery, UsageQuery, read
 from tenants.permissions import Permission
 
@@ -82,14 +83,19 @@ def report(request: TenantRequest, *, format_: Format) -> HttpResponse:
 
 @requires(Permission.EXPORT_USAGE)
 def usage(request: TenantRequest, *, format_: Format) -> HttpResponse:
-    """``costs/usage.<format>``: one line a request; CSV and JSONL are streamed."""
+    """``costs/usage.<format>``: one line a request, with the filters of the request list; CSV and JSONL are
+    streamed."""
     try:
-        query = _asked(request)
+        query, narrowing = _asked(request), request_filter(request.GET)
     except BadQuery as error:
         return _refused(str(error))
     organization, (start, end), staff = query.organization, query.bounds, request.user.is_staff
+    too_many = format_ == "xlsx" and _too_many(query)
+    query = query.within(narrowing.condition)
     if format_ == "xlsx":
-        if _too_many(query):
+        if too_many and narrowing.kept:
+            return _refused("format: there are too many requests for a workbook narrowed so; take CSV.")
+        if too_many:
             return _elsewhere(query, "usage", format_)
         rows = usage_rows(organization, start, end, where=query.where, provider_cost=staff)
         return _download(query, USAGE, rows, format_)

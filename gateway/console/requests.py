@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import Q
 from django.http import Http404, HttpResponse
@@ -18,11 +18,14 @@ from billing.access import names_in, usage_event, usage_page, visible_to
 from billing.charge_lines import explain
 from billing.models import Quota, UsageEvent
 from billing.money import plain
+from billing.tagged import Found, tagged_page, tags_offered
 from billing.usage_export import moment
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Span, timeline
 from gateway.console.costs import chips
 from gateway.console.key_choice import choice, names_asked
+from gateway.console.request_filter import ENDS, NO_FILTER, STATUSES, RequestFilter, request_filter
+from gateway.templatetags.console import moment as in_words
 from gateway.templatetags.reports import milliseconds
 from gateway.usage_query import BadQuery, UsageQuery, presets, read, today
 from gateway.v1.journal import REFUSED_BY
@@ -31,36 +34,6 @@ from tenants.permissions import Permission
 
 PAGE = 50
 DAYS = 7
-STATUSES: dict[str, tuple[str, Q]] = {
-    "ok": ("Succeeded", Q(status__lt=400)),
-    "failed": ("All failures", Q(status__gte=400)),
-    "429": ("Refused by a limit (429)", Q(status=429)),
-    "4xx": ("Client errors (4xx)", Q(status__gte=400, status__lt=500)),
-    "5xx": ("Server errors (5xx)", Q(status__gte=500)),
-}
-# What each end means, in the words of the page.
-ENDS = {
-    "completed": ("Completed", "good", "The whole answer reached the client."),
-    "replay": (
-        "Replayed",
-        "good",
-        "The answer of an earlier request with the same Idempotency-Key, given again. You are not charged.",
-    ),
-    "client_gone": ("Client left", "warn", "The client closed the connection before the end."),
-    "provider_error": ("Provider error", "bad", "Every provider that was tried failed."),
-    "timeout": ("Timeout", "bad", "The provider did not answer in time."),
-    "cut": (
-        "Cut off",
-        "bad",
-        "The provider's stream broke after its first content; what had arrived was passed on.",
-    ),
-    "refused": ("Refused", "warn", "This gateway refused the request before it reached a provider."),
-    "invalid": ("Invalid", "warn", "The request could not be served as it was."),
-    "interrupted": ("Interrupted", "bad", "The gateway itself stopped in the middle. You are not charged."),
-    "gateway_error": ("Gateway error", "bad", "A defect of the gateway. You are not charged."),
-}
-
-_DOLLARS = re.compile(r"\d{1,9}(\.\d{1,12})?")
 RATES = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 
@@ -72,6 +45,11 @@ def ending(event: UsageEvent) -> tuple[str, str, str]:
 def cursor_of(event: UsageEvent) -> str:
     """A place in the list: behind ``event``."""
     return f"{moment(event.started_at)}~{event.request_id}"
+
+
+def cursor_at(begun: datetime) -> str:
+    """The place before everything that began at ``begun`` or later."""
+    return f"{moment(begun)}~"
 
 
 def place(parameters: Mapping[str, str]) -> tuple[datetime, str] | None:
@@ -89,28 +67,6 @@ def place(parameters: Mapping[str, str]) -> tuple[datetime, str] | None:
     return begun, request_id
 
 
-def _extra(parameters: Mapping[str, str]) -> tuple[Q, dict[str, str]]:
-    """The filters that only this list has: status, end, and the least charge. Raises ``BadQuery``."""
-    where, kept = Q(), dict[str, str]()
-    status, end, charge = (parameters.get(name, "").strip() for name in ("status", "end", "charge"))
-    if status:
-        if status not in STATUSES:
-            raise BadQuery(f"status: use one of {', '.join(STATUSES)}.")
-        where &= STATUSES[status][1]
-        kept["status"] = status
-    if end:
-        if end not in ENDS:
-            raise BadQuery(f"end: use one of {', '.join(ENDS)}.")
-        where &= Q(end_reason=end)
-        kept["end"] = end
-    if charge:
-        if not _DOLLARS.fullmatch(charge):
-            raise BadQuery("charge: write US dollars, such as 0.05.")
-        where &= Q(charge__gte=Decimal(charge))
-        kept["charge"] = charge
-    return where, kept
-
-
 @requires(Permission.VIEW_REQUESTS, Permission.VIEW_OWN_USAGE)
 def requests(request: TenantRequest) -> HttpResponse:
     """``/o/<organization>/requests/``: newest first, with filters. With ``live=on`` it renews itself."""
@@ -121,21 +77,22 @@ def requests(request: TenantRequest) -> HttpResponse:
     wanted = request.GET.get("id", "").replace("\x00", "").strip()[:64]
     if wanted and usage_event(organization, wanted, visible) is not None:
         return redirect("console:request", organization=organization.slug, request_id=wanted)
-    problem, extra, kept, after = "", Q(), dict[str, str](), None
+    problem, narrowing, after = "", NO_FILTER, None
     try:
         query = read(request.GET, organization, names, days=DAYS)
-        extra, kept = _extra(request.GET)
         after = place(request.GET)
+        narrowing = request_filter(request.GET)
     except BadQuery as error:
+        after = None
         query, problem = (
             read({}, organization, names, days=DAYS),
             f"{error} All of the last {DAYS} days are shown.",
         )
-    start, end = query.bounds
-    events = usage_page(
-        organization, start=start, end=end, where=visible & query.where & extra, after=after, size=PAGE + 1
-    )
-    more, events = len(events) > PAGE, events[:PAGE]
+    kept, known_tags = narrowing.kept, tags_offered(organization)
+    narrowed = tenant.teams_with(Permission.VIEW_REQUESTS) is not None
+    found = _page_of(query, narrowing, visible, after)
+    more, events = len(found.events) > PAGE, found.events[:PAGE]
+    cursor = cursor_of(events[-1]) if more else cursor_at(found.reached) if found.reached else ""
     of_rows = names_in(organization, events)
     return render(
         request,
@@ -156,7 +113,7 @@ def requests(request: TenantRequest) -> HttpResponse:
             "query": query,
             "parameters": query.parameters(**kept),
             "presets": _presets(query, kept),
-            "chips": _chips(query, names, kept),
+            "chips": _chips(query, names, narrowing),
             "kept": kept,
             "offered": choice(tenant, query),
             "models": list(ModelGroup.objects.order_by("name").values_list("name", flat=True)),
@@ -164,10 +121,32 @@ def requests(request: TenantRequest) -> HttpResponse:
             "ends": [(value, label) for value, (label, _, _) in ENDS.items()],
             "live": not after and request.GET.get("live") == "on",
             "newer": f"?{query.parameters(**kept)}" if after else "",
-            "older": f"?{query.parameters(**kept, cursor=cursor_of(events[-1]))}" if more else "",
-            "narrowed": tenant.teams_with(Permission.VIEW_REQUESTS) is not None,
+            "older": f"?{query.parameters(**kept, cursor=cursor)}" if cursor else "",
+            "reached": found.reached,
+            "summary": f"Newest first, back to {in_words(found.reached)}"
+            if found.reached
+            else "Newest first",
+            # Values may be those of teams that not everybody may see.
+            "tags": [] if narrowed else known_tags,
+            "tagged": bool(known_tags) or "tag" in kept,
+            "narrowed": narrowed,
             "own_only": tenant.teams_with(Permission.VIEW_REQUESTS) == [],
         },
+    )
+
+
+def _page_of(
+    query: UsageQuery, narrowing: RequestFilter, visible: Q, after: tuple[datetime, str] | None
+) -> Found:
+    """One more request than a page has, where there are as many."""
+    start, end = query.bounds
+    where = visible & query.where & narrowing.where
+    if narrowing.tag is not None:
+        return tagged_page(
+            query.organization, narrowing.tag, start=start, end=end, where=where, after=after, size=PAGE + 1
+        )
+    return Found(
+        usage_page(query.organization, start=start, end=end, where=where, after=after, size=PAGE + 1)
     )
 
 
@@ -185,15 +164,11 @@ def _presets(query: UsageQuery, kept: dict[str, str]) -> list[tuple[str, str, bo
     ]
 
 
-def _chips(query: UsageQuery, names: Any, kept: dict[str, str]) -> list[dict[str, str]]:
+def _chips(query: UsageQuery, names: Any, narrowing: RequestFilter) -> list[dict[str, str]]:
     """Every filter in force, each with the query string without it."""
+    kept = narrowing.kept
     shown = chips(query, names, kept=kept)
-    for name, value in kept.items():
-        label = f"at least ${value}"
-        if name == "status":
-            label = STATUSES[value][0]
-        elif name == "end":
-            label = ENDS[value][0]
+    for name, label in narrowing.labels().items():
         without = query.parameters(**{other: text for other, text in kept.items() if other != name})
         shown.append({"name": name.capitalize(), "value": label, "without": without})
     return shown
@@ -296,7 +271,11 @@ def request_detail(request: TenantRequest, *, request_id: str) -> HttpResponse:
             "refused_by": str(event.tags.get(REFUSED_BY, "")),
             "limits": limits_on(event) if refused else [],
             "wallet": refused and event.error_code == "insufficient_quota",
-            "tags": tags,
+            # The gateway's own notes have a dot in their names, and are nothing to look for.
+            "tags": [
+                (name, value, "" if "." in name else urlencode({"tag": f"{name}={value}"}))
+                for name, value in tags.items()
+            ],
             "same_key": f"key={event.key_id}",
         },
     )

@@ -448,6 +448,20 @@ def test_each_tag_is_a_way_to_divide_the_costs(acme: Tenant, owner: Client) -> N
     ]
 
 
+def test_the_requests_behind_a_value_are_as_many_as_it_says(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2", feature="search & find")
+    tagged(acme.banner, "3", feature="search & find")
+    tagged(acme.banner, "4", feature="chat")
+    tagged(acme.batch, "1")
+    page = owner.get(f"{COSTS}?by=tag:feature&team=search&{MARCH}")
+    links = {row.label: requests for row, _, requests, _ in page.context["rows"]}
+    found = {
+        label: [row["event"].charge for row in owner.get(f"/o/acme/requests/?{link}").context["rows"]]
+        for label, link in links.items()
+    }
+    assert found == {"search & find": [Decimal(2)], "Without this tag": [Decimal(1)]}
+
+
 def test_usage_by_tag_narrowed_by_a_key_says_that_it_cannot(acme: Tenant, owner: Client) -> None:
     tagged(acme.backend, "2", feature="search")
     page = owner.get(f"{COSTS}?by=tag:feature&{MARCH}&key={acme.backend.pk}").content.decode()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -12,13 +15,17 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django_scopes import scopes_disabled
 
-from billing.models import Price, Quota
+from billing import rollups
+from billing.models import DirtyBucket, Price, Quota
 from routing.models import ModelGroup
-from tenants.models import Membership
+from tenants.models import ApiKey, Membership
 from tenants.permissions import Role
 from tests.billing.made_usage import Tenant, event, make_member, make_tenant, utc
 
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume"),
+]
 
 LIST = "/o/acme/requests/"
 MARCH = "from=2026-03-01&to=2026-03-31"
@@ -133,12 +140,77 @@ def test_the_list_begins_with_the_last_seven_days(acme: Tenant, owner: Client) -
         "key=x",
         "charge=-1",
         "charge=NaN",
+        "tag=search",
+        "tag=a%3Db%2Cc%3Dd",
     ],
 )
 def test_a_parameter_that_makes_no_sense_is_named(acme: Tenant, owner: Client, query: str) -> None:
     response = owner.get(f"{LIST}?{query}")
     assert response.status_code == 200
     assert f"{query.split('=', maxsplit=1)[0]}: " in response.context["problem"]
+
+
+def tagged(key: ApiKey, at: str, name: str, **tags: str) -> None:
+    event(key, at, name, tags=tags)
+    with scopes_disabled():
+        DirtyBucket.objects.create(organization=key.organization, hour=utc(at).replace(minute=0))
+    while rollups.refresh():
+        pass
+
+
+def test_a_tag_narrows_the_list_beside_other_filters(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2026-03-10T10:00", "search", feature="search")
+    tagged(acme.banner, "2026-03-10T10:01", "ads", feature="search")
+    tagged(acme.backend, "2026-03-10T10:02", "chat", feature="chat")
+    assert listed(owner, f"{MARCH}&tag=feature%3Dsearch") == ["ads", "search"]
+    assert listed(owner, f"{MARCH}&tag=feature%3Dsearch&team=ads") == ["ads"]
+    assert listed(owner, f"{MARCH}&tag=feature%3D") == []
+    page = owner.get(f"{LIST}?{MARCH}&tag=feature%3D").content.decode()
+    assert "Tag without feature" in text_of(page)
+
+
+def test_who_sees_some_teams_is_offered_no_values_and_finds_no_others_requests(acme: Tenant) -> None:
+    tagged(acme.backend, "2026-03-10T10:00", "search", feature="search")
+    tagged(acme.banner, "2026-03-10T10:01", "ads", feature="secret")
+    lead = signed_in(make_member(acme.organization, "lead@acme.example", Role.MEMBER, acme.search))
+    page = lead.get(f"{LIST}?{MARCH}")
+    assert page.context["tags"] == []
+    assert "secret" not in page.content.decode()
+    assert listed(lead, f"{MARCH}&tag=feature%3Dsearch") == ["search"]
+    assert listed(lead, f"{MARCH}&tag=feature%3Dsecret") == []
+
+
+def test_a_rare_tag_says_how_far_back_it_was_looked_for(acme: Tenant, owner: Client) -> None:
+    for day in range(1, 28):
+        tagged(acme.banner if day > 1 else acme.backend, f"2026-03-{day:02}T10:00", f"req-{day}", a="b")
+    page = owner.get(f"{LIST}?{MARCH}&tag=a%3Db&team=search")
+    assert page.context["rows"] == []
+    assert "Those before have not been looked at" in text_of(page.content.decode())
+    assert [row["event"].request_id for row in owner.get(LIST + page.context["older"]).context["rows"]] == [
+        "req-1"
+    ]
+
+
+def test_the_page_of_a_request_leads_to_those_with_its_tag(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2026-03-10T10:00", "one", feature="R&D")
+    page = owner.get(f"{LIST}one/").content.decode()
+    assert f'href="{LIST}?tag=feature%3DR%26D"' in page
+
+
+def test_the_download_has_the_requests_that_the_filters_find(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2026-03-10T10:00", "search", feature="search")
+    tagged(acme.backend, "2026-03-10T10:01", "chat", feature="chat")
+    event(acme.backend, "2026-03-10T10:02", "failed", status=502, tags={"feature": "search"})
+    for query, expected in (
+        ("tag=feature%3Dsearch", ["search", "failed"]),
+        ("tag=feature%3Dsearch&status=ok", ["search"]),
+        ("status=5xx", ["failed"]),
+    ):
+        response: Any = owner.get(f"/o/acme/costs/usage.csv?{MARCH}&{query}")
+        lines = csv.DictReader(io.StringIO(b"".join(response).decode()))
+        assert [line["request_id"] for line in lines] == expected
+        found = owner.get(f"/api/organizations/acme/usage?{MARCH}&{query}").json()["data"]
+        assert [line["request_id"] for line in found] == expected
 
 
 def test_an_id_opens_its_request_whenever_it_was(acme: Tenant, owner: Client) -> None:
