@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlencode
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import path, reverse
 from django.utils.dateparse import parse_datetime
 
+from billing.exports.sheets import Row
 from billing.services.quotas import RATE_METRICS
+from billing.usage_export import moment as moment_in_utc
 from gateway.console.access import TenantRequest, requires
+from gateway.console.lists import CHUNK, list_file, place, words
 from gateway.templatetags.console import moment
 from tenants.models import AuditEntry
 from tenants.permissions import Permission
 
 PAGE = 50
+COLUMNS = ("number", "at", "actor", "kind", "action", "target", "target_id", "detail")
 METRICS = frozenset(RATE_METRICS)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
@@ -66,33 +74,82 @@ def _words(value: object) -> str:
     return str(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which entries the address asks for."""
+
+    search: str
+    kind: str
+
+    @classmethod
+    def of(cls, request: TenantRequest) -> Asked:
+        """What ``q`` and ``kind`` say."""
+        return cls(words(request), words(request, "kind"))
+
+    @property
+    def entries(self) -> QuerySet[AuditEntry]:
+        """They, the newest first."""
+        found = AuditEntry.objects.select_related("actor").order_by("-pk")
+        if self.search:
+            found = found.filter(
+                Q(target_label__icontains=self.search)
+                | Q(actor__email__icontains=self.search)
+                | Q(verb__icontains=self.search)
+            )
+        return found.filter(target_type=self.kind) if self.kind else found
+
+    @property
+    def parameters(self) -> str:
+        """The same as a query string."""
+        return urlencode({name: value for name, value in (("q", self.search), ("kind", self.kind)) if value})
+
+
 @requires(Permission.VIEW_AUDIT)
 def audit(request: TenantRequest) -> HttpResponse:
     """What changed, newest first. ``?before=`` takes the last number of the page before it."""
-    entries = AuditEntry.objects.select_related("actor").order_by("-pk")
-    search = request.GET.get("q", "").strip()
-    kind = request.GET.get("kind", "")
-    if search:
-        entries = entries.filter(
-            Q(target_label__icontains=search) | Q(actor__email__icontains=search) | Q(verb__icontains=search)
-        )
-    if kind:
-        entries = entries.filter(target_type=kind)
-    before = request.GET.get("before", "")
-    if before.isdecimal():
-        entries = entries.filter(pk__lt=int(before))
+    asked, before = Asked.of(request), place(request, "before")
+    entries = asked.entries if before is None else asked.entries.filter(pk__lt=before)
     kinds = AuditEntry.objects.order_by("target_type").values_list("target_type", flat=True).distinct()
     found = list(entries[: PAGE + 1])
-    shown = found[:PAGE]
+    more, found = len(found) > PAGE, found[:PAGE]
+    address = reverse("console:audit_csv", args=[request.tenant.organization.slug])
+    older = urlencode({"before": found[-1].pk}) if more else ""
     return render(
         request,
         "console/audit/page.html",
         {
-            "entries": [(entry, kind_name(entry.target_type), readable(entry.detail)) for entry in shown],
+            "entries": [(entry, kind_name(entry.target_type), readable(entry.detail)) for entry in found],
             "kinds": [(one, kind_name(one)) for one in kinds],
-            "search": search,
-            "kind": kind,
+            "asked": asked,
             "before": before,
-            "older": shown[-1].pk if len(found) > PAGE else None,
+            "csv": f"{address}?{asked.parameters}",
+            "first": f"?{asked.parameters}" if before is not None else "",
+            "next": "?" + "&".join(filter(None, (asked.parameters, older))) if more else "",
         },
     )
+
+
+@requires(Permission.VIEW_AUDIT)
+def audit_file(request: TenantRequest) -> HttpResponse:
+    """``audit/audit.csv``: every entry that the search finds, the newest first."""
+
+    def rows() -> Iterator[Row]:
+        for entry in Asked.of(request).entries.iterator(chunk_size=CHUNK):
+            yield {
+                "number": entry.pk,
+                "at": moment_in_utc(entry.at),
+                "actor": entry.actor.email if entry.actor else "",
+                "kind": entry.target_type,
+                "action": entry.verb,
+                "target": entry.target_label,
+                "target_id": entry.target_id,
+                "detail": entry.detail,
+            }
+
+    return list_file(f"audit-{request.tenant.organization.slug}", COLUMNS, rows())
+
+
+urlpatterns = [
+    path("", audit, name="audit"),
+    path("audit.csv", audit_file, name="audit_csv"),
+]

@@ -14,12 +14,12 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path, reverse
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from gateway.console.access import TenantRequest, confirmed, requires
 from gateway.console.forms import roles_to_give
+from gateway.console.people import may_decide
 from tenants.access import TenantAccess
 from tenants.models import Invitation, Membership, Team, User
 from tenants.permissions import TEAM_ROLES, Permission, Role
@@ -76,34 +76,6 @@ class NewInvitation(forms.Form):
         if Membership.objects.filter(user__email__iexact=email).exists():
             raise ValidationError("This person is a member already.")
         return email
-
-
-def may_decide(tenant: TenantAccess, invitation: Invitation) -> bool:
-    """Whether this person may send again or revoke ``invitation``: an owner's only as an owner."""
-    return Role(invitation.role) in roles_to_give(tenant)
-
-
-def pending(tenant: TenantAccess) -> list[dict[str, Any]]:
-    """The open invitations, the newest first, with what the list of them shows."""
-    if not tenant.may(Permission.MANAGE_MEMBERS):
-        return []
-    found = list(
-        Invitation.objects.filter(accepted_at__isnull=True)
-        .select_related("invited_by")
-        .prefetch_related("teams")
-        .order_by("-created_at", "-pk")
-    )
-    now = timezone.now()
-    return [
-        {
-            "invitation": each,
-            "teams": [team.slug for team in each.teams.all()],
-            "team_role": each.team_role,
-            "expired": each.expires_at <= now,
-            "changeable": may_decide(tenant, each),
-        }
-        for each in found
-    ]
 
 
 def _invites_owner(request: TenantRequest) -> str:

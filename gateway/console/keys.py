@@ -1,10 +1,8 @@
-"""Pages for API keys: the list, one key, making, rotating, changing and revoking."""
+"""Pages for API keys: one key, making, rotating, changing and revoking."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from django.conf import settings
 from django.contrib import messages
@@ -20,70 +18,10 @@ from billing.sums import Sums
 from gateway.console import keyring, layers
 from gateway.console.access import TenantRequest, requires
 from gateway.console.forms import KeySettings, NewKey, Rotation, group_choices
+from gateway.console.key_list import key_file, key_list
 from tenants.models import ApiKey, Team
 from tenants.permissions import Permission
 from tenants.services import keys as services
-
-PAGE = 100
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRow:
-    """A key as the list shows it; ``spent`` is its charge this month in US dollars."""
-
-    key: ApiKey
-    standing: str
-    spent: Decimal
-    expires_soon: bool
-
-
-@requires(Permission.VIEW_OWN_USAGE)
-def key_list(request: TenantRequest) -> HttpResponse:
-    """The keys that this person may see, searched and filtered by what the address says."""
-    tenant, now = request.tenant, datetime.now(UTC)
-    keys = keyring.visible_keys(tenant)
-    visible = keys
-    search = request.GET.get("q", "").strip()
-    team = request.GET.get("team", "")
-    state = request.GET.get("state", "working")
-    if search:
-        keys = keys.filter(
-            Q(name__icontains=search) | Q(owner__user__email__icontains=search) | Q(last_four=search[-4:])
-        )
-    if team:
-        keys = keys.filter(team__slug=team)
-    if state != "all":
-        keys = keys.filter(revoked_at__isnull=True).exclude(expires_at__lte=now)
-    found = list(keys.order_by("team__name", "name", "-pk")[: PAGE + 1])
-    spent = spent_this_month(
-        tenant.organization, "key", at=now, where=Q(key_id__in=[key.pk for key in found[:PAGE]])
-    )
-    shown = [
-        KeyRow(
-            key,
-            keyring.standing(key, now),
-            spent[key.pk].charge if key.pk in spent else Decimal(0),
-            key.expires_at is not None and 0 < (key.expires_at - now).days + 1 <= 14,
-        )
-        for key in found[:PAGE]
-    ]
-    return render(
-        request,
-        "console/keys/list.html",
-        {
-            "rows": shown,
-            "more": len(found) > PAGE,
-            "page_size": PAGE,
-            "any_keys": visible.exists(),
-            "teams": Team.objects.filter(keys__in=visible).distinct().order_by("name"),
-            "search": search,
-            "team": team,
-            "state": state,
-            "may_make": keyring.teams_for_new_keys(tenant).exists(),
-            "has_teams": Team.objects.exists(),
-            "may_make_teams": tenant.may(Permission.MANAGE_TEAMS),
-        },
-    )
 
 
 def show_secret(
@@ -262,6 +200,7 @@ def key_pause(request: TenantRequest, key: int) -> HttpResponse:
 
 urlpatterns = [
     path("", key_list, name="keys"),
+    path("keys.csv", key_file, name="keys_csv"),
     path("new/", key_new, name="key_new"),
     path("<int:key>/", key_detail, name="key"),
     path("<int:key>/edit/", key_edit, name="key_edit"),

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from gateway.console import invitations
+from gateway.console import people
 from gateway.console.access import TenantRequest, confirmed, demand, requires
 from gateway.console.forms import NewMember, NewTeam, RoleChange, TeamMember, roles_to_give
-from gateway.console.spending import Spendings
-from tenants.access import TenantAccess
-from tenants.models import ApiKey, Membership, Team, TeamMembership
+from tenants.models import ApiKey, Membership, Team
 from tenants.permissions import (
     ORGANIZATION_ROLES,
     ROLE_PERMISSIONS,
     TEAM_ROLE_PERMISSIONS,
     TEAM_ROLES,
     Permission,
-    Role,
 )
 from tenants.services import members as services
 from tenants.services import teams as team_services
@@ -52,59 +46,11 @@ EXPLAINED = {
 }
 
 
-# Members that the page has at a time.
-PAGE = 100
-
-
-def may_change(tenant: TenantAccess, member: Membership) -> bool:
-    """Whether this person may change or end ``member``'s membership: an owner's only as an owner."""
-    if Role(member.role) is Role.OWNER:
-        return tenant.may(Permission.MANAGE_ORGANIZATION)
-    return tenant.may(Permission.MANAGE_MEMBERS)
-
-
-def _number(rows: QuerySet[Any]) -> Coalesce:
-    """How many of ``rows``, which belong to a team, there are."""
-    counted = rows.order_by().values("team").annotate(number=Count("pk")).values("number")
-    return Coalesce(Subquery(counted), 0)
-
-
 def _page(request: TenantRequest, **forms: Any) -> HttpResponse:
     """Members and teams; ``forms`` are those that came back with errors."""
-    tenant, now = request.tenant, timezone.now()
-    members = (
-        Membership.objects.select_related("user")
-        .prefetch_related(
-            Prefetch("teams", queryset=TeamMembership.objects.select_related("team").order_by("team__name"))
-        )
-        .order_by("user__email")
-    )
-    search = request.GET.get("q", "").replace("\x00", "").strip()
-    after = request.GET.get("after", "").replace("\x00", "")
-    if search:
-        members = members.filter(
-            Q(user__email__icontains=search)
-            | Q(user__first_name__icontains=search)
-            | Q(user__last_name__icontains=search)
-        )
-    if after:
-        members = members.filter(user__email__gt=after)
-    found = list(members[: PAGE + 1])
-    more, found = len(found) > PAGE, found[:PAGE]
-    # Each counted by itself: joined together, every member of a team would meet every key of it.
-    in_team = TeamMembership.objects.filter(team=OuterRef("pk"))
-    working = ApiKey.objects.filter(team=OuterRef("pk"), revoked_at__isnull=True, successor__isnull=True)
-    teams = Team.objects.annotate(people=_number(in_team), working_keys=_number(working)).order_by("name")
-    of_members = Spendings(tenant, "member", [member.pk for member in found], now)
-    of_teams = Spendings(tenant, "team", [team.pk for team in teams], now)
+    tenant = request.tenant
     context = {
-        "members": [(member, may_change(tenant, member), of_members.of(member.pk)) for member in found],
-        "search": search,
-        "after": after,
-        "searchable": more or bool(search or after),
-        "older": "?" + urlencode({"q": search, "after": found[-1].user.email}) if more else "",
-        "invitations": invitations.pending(tenant),
-        "teams": [(team, of_teams.of(team.pk)) for team in teams],
+        **people.shown(request, timezone.now()),
         "roles": roles_to_give(tenant),
         "may_manage_members": tenant.may(Permission.MANAGE_MEMBERS),
         "may_manage_teams": tenant.may(Permission.MANAGE_TEAMS),
@@ -150,7 +96,7 @@ def member_add(request: TenantRequest) -> HttpResponse:
 def _changeable(request: TenantRequest, number: int) -> Membership:
     """The member ``number``, if this person may change them (403) and they exist here (404)."""
     member = get_object_or_404(Membership.objects.select_related("user"), pk=number)
-    if not may_change(request.tenant, member):
+    if not people.may_change(request.tenant, member):
         raise PermissionDenied
     return member
 
@@ -257,9 +203,7 @@ def team_detail(request: TenantRequest, team: int) -> HttpResponse:
         "console/members/team.html",
         {
             "team": found,
-            "people": TeamMembership.objects.filter(team=found)
-            .select_related("membership__user")
-            .order_by("membership__user__email"),
+            **people.of_team(request, found),
             "roles": TEAM_ROLES,
             "form": form,
             "may_manage": request.tenant.may(Permission.MANAGE_TEAMS),

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse, HttpResponseBadRequest
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
+from billing.exports.sheets import Row
+from billing.usage_export import moment
 from gateway.console.access import TenantRequest, requires
+from gateway.console.lists import CHUNK, list_file, place, words
 from gateway.models import Delivery, NotificationChannel, channel_choices, topic_choices
 from gateway.notifications import channels
 from tenants.permissions import ORGANIZATION_ROLES, Permission
 
 SHOWN_DELIVERIES = 25
+COLUMNS = ("created_at", "channel", "topic", "message", "state", "attempts", "problem", "sent_at")
 
 
 class NewChannel(forms.Form):
@@ -63,11 +70,34 @@ class NewChannel(forms.Form):
         return found
 
 
+def _found(search: str) -> QuerySet[Delivery]:
+    """The messages that ``search`` finds in their subject, the name of their channel or their problem, the
+    newest first."""
+    deliveries = Delivery.objects.select_related("channel")
+    if search:
+        deliveries = deliveries.filter(
+            Q(subject__icontains=search) | Q(channel__name__icontains=search) | Q(problem__icontains=search)
+        )
+    return deliveries.order_by("-pk")
+
+
 def _page(request: TenantRequest, form: NewChannel, key: str = "", status: int = 200) -> HttpResponse:
-    deliveries = Delivery.objects.select_related("channel").order_by("-created_at", "-pk")
+    search, before = words(request), place(request, "before")
+    deliveries = _found(search)
+    if before is not None:
+        deliveries = deliveries.filter(pk__lt=before)
+    some = list(deliveries[: SHOWN_DELIVERIES + 1])
+    more, some = len(some) > SHOWN_DELIVERIES, some[:SHOWN_DELIVERIES]
+    asked = {"q": search} if search else {}
+    slug = request.tenant.organization.slug
     context: dict[str, Any] = {
         "channels": NotificationChannel.objects.order_by("name"),
-        "deliveries": deliveries[:SHOWN_DELIVERIES],
+        "deliveries": some,
+        "search": search,
+        "searchable": more or bool(search or before),
+        "csv": f"{reverse('console:deliveries_csv', args=[slug])}?{urlencode(asked)}",
+        "first": f"?{urlencode(asked)}#deliveries" if before is not None else "",
+        "next": f"?{urlencode({**asked, 'before': some[-1].pk})}#deliveries" if more else "",
         "topics": dict(topic_choices()),
         "form": form,
         "signing_key": key,
@@ -119,7 +149,28 @@ def channel(request: TenantRequest, channel: int) -> HttpResponse:
     return redirect(reverse("console:notifications", args=[request.tenant.organization.slug]))
 
 
+@requires(Permission.MANAGE_NOTIFICATIONS)
+def delivery_file(request: TenantRequest) -> HttpResponse:
+    """``notifications/deliveries.csv``: every message that the search finds."""
+
+    def rows() -> Iterator[Row]:
+        for each in _found(words(request)).iterator(chunk_size=CHUNK):
+            yield {
+                "created_at": moment(each.created_at),
+                "channel": each.channel.name,
+                "topic": each.topic,
+                "message": each.subject,
+                "state": each.state,
+                "attempts": each.attempts,
+                "problem": each.problem,
+                "sent_at": moment(each.sent_at) if each.sent_at else "",
+            }
+
+    return list_file(f"notifications-{request.tenant.organization.slug}", COLUMNS, rows())
+
+
 urlpatterns = [
     path("", notifications, name="notifications"),
+    path("deliveries.csv", delivery_file, name="deliveries_csv"),
     path("<int:channel>/", channel, name="notification_channel"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.db import transaction
@@ -16,6 +17,8 @@ from billing.services import quotas as services
 from gateway.console import keyring, layers
 from gateway.console.access import TenantRequest, demand, requires
 from gateway.console.forms import Increase, Limits, group_choices
+from gateway.console.lists import words
+from gateway.console.quota_file import quota_file
 from tenants.access import TenantAccess
 from tenants.models import ApiKey, Membership, Organization, Team, User
 from tenants.permissions import Permission
@@ -33,7 +36,7 @@ def _page(
 ) -> HttpResponse:
     """The page, with the layer ``edited`` (its part about ``model_group``) as a form, or an increase."""
     now = datetime.now(UTC)
-    search = request.GET.get("q", "").replace("\x00", "").strip()
+    search = words(request)
     found = layers.all_layers(
         request.tenant, now, also=edited, model_group=model_group, search=search, most=MOST
     )
@@ -54,9 +57,12 @@ def _page(
             "free_keys": free_keys[:MOST],
             "free_members": free_members[:MOST],
             "search": search,
+            "csv": f"{reverse('console:quotas_csv', args=[request.tenant.organization.slug])}?"
+            + urlencode({"q": search} if search else {}),
             "searchable": bool(search) or found.more or more_free,
             "more_free": more_free,
-            "most": MOST,
+            "shown_part": f"The first {MOST} keys and the first {MOST} members with limits of their own are shown. "
+            "Search for the others, or take the CSV.",
             "model_groups": [name for name, _ in group_choices(request.tenant)],
             "now": now,
         },
@@ -206,6 +212,7 @@ def quota_save(request: TenantRequest, layer: str) -> HttpResponse:
 
 urlpatterns = [
     path("", quota_page, name="quotas"),
+    path("quotas.csv", quota_file, name="quotas_csv"),
     path("raise/<int:quota>/", quota_raise, name="quota_raise"),
     path("<slug:layer>/", quota_save, name="quota_save"),
 ]

@@ -21,6 +21,7 @@ from gateway.console import (
     notifications,
     organizations,
     overview,
+    people,
     playground,
     price_history,
     quotas,
@@ -44,7 +45,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("models/", include([*models.urlpatterns, *why.urlpatterns, *price_history.urlpatterns])),
     path("health/", health.health, name="health"),
     path("end-users/", include([*end_users.urlpatterns, *end_user.urlpatterns])),
-    path("members/", include([*members.urlpatterns, *invitations.urlpatterns])),
+    path("members/", include([*people.urlpatterns, *members.urlpatterns, *invitations.urlpatterns])),
     path("costs/", include(costs.urlpatterns)),
     path("exports/", include(exports.urlpatterns)),
     path("prices/", price_history.price_list, name="price_history"),
@@ -54,7 +55,7 @@ _pages: list[URLPattern | URLResolver] = [
     path("requests/", include(requests.urlpatterns)),
     path("notifications/", include(notifications.urlpatterns)),
     path("sign-in/", include(sign_in.urlpatterns)),
-    path("audit/", audit.audit, name="audit"),
+    path("audit/", include(audit.urlpatterns)),
     path("settings/", include(settings.urlpatterns)),
 ]
 
