@@ -22,6 +22,7 @@ from tenants.permissions import (
     TEAM_ROLE_PERMISSIONS,
     TEAM_ROLES,
     Permission,
+    Role,
 )
 from tenants.services import members as services
 from tenants.services import teams as team_services

@@ -50,7 +50,7 @@ def _rows(whole: Layer, now: datetime) -> Iterator[Row]:
                 "model_group": part.model_group,
                 "limits": quota.metric,
                 "period": quota.period,
-                "limit": line.limit,
+                "limit": line.limit if budget else int(line.limit),
                 "raised_until": moment(quota.raised_until) if raised and quota.raised_until else "",
                 "used": "" if used is None else used,
                 "held": budget.held if budget and budget.held is not None else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from tenants.models import (
     User,
 )
 from tenants.permissions import Role
-from tests.billing.made_usage import Tenant, make_key, make_member, make_tenant, rollup
+from tests.billing.made_usage import Tenant, event, make_key, make_member, make_tenant, rollup
 
 pytestmark = [
     pytest.mark.django_db,
@@ -60,9 +61,9 @@ def lines(client: Client, address: str) -> list[dict[str, str]]:
 
 def pages(client: Client, address: str, following: str) -> Iterator[Any]:
     """The context of each page, from the first on."""
-    query = ""
+    page, _, query = address.partition("?")
     while True:
-        context = client.get(f"{ACME}{address}{query.partition('#')[0]}").context
+        context = client.get(f"{ACME}{page}?{query.removeprefix('?').partition('#')[0]}").context
         yield context
         query = context[following]
         if not query:
@@ -78,15 +79,16 @@ def now_text(**ago: int) -> str:
 
 def test_keys_of_any_number_are_read_page_by_page(acme: Tenant, owner: Client) -> None:
     with scopes_disabled():
-        # Names that are equal, and a team that a page ends within.
+        # A page ends within a team, and within keys of one name, of which all but one are revoked.
         made = ApiKey.objects.bulk_create(
             ApiKey(
                 organization=acme.organization,
                 team=acme.ads if number % 2 else acme.search,
-                name=f"app-{number // 4}",
+                name=f"app-{number // 10:02}",
                 prefix="sk-weir-abcd",
                 last_four="wxyz",
                 digest=f"many-{number}",
+                revoked_at=datetime.now(UTC) if number % 10 > 1 else None,
             )
             for number in range(220)
         )
@@ -95,10 +97,10 @@ def test_keys_of_any_number_are_read_page_by_page(acme: Tenant, owner: Client) -
             [*made, acme.backend, acme.batch, acme.banner],
             key=lambda key: (team[key.team_id], key.name, -key.pk),
         )
-    found = [[row.key.pk for row in page["rows"]] for page in pages(owner, "keys/", "next")]
+    found = [[row.key.pk for row in page["rows"]] for page in pages(owner, "keys/?state=all", "next")]
     assert [len(page) for page in found] == [100, 100, 23]
-    assert {number for page in found for number in page} == {key.pk for key in expected}
-    listed = [int(line["id"]) for line in lines(owner, "keys/keys.csv")]
+    assert [number for page in found for number in page] == [key.pk for key in expected]
+    listed = [int(line["id"]) for line in lines(owner, "keys/keys.csv?state=all")]
     assert listed == [number for page in found for number in page]
 
 
@@ -111,7 +113,7 @@ def test_the_file_of_keys_has_what_the_filters_find_and_nothing_secret(acme: Ten
     every = lines(owner, "keys/keys.csv?state=all&team=search")
     assert [(line["name"], line["status"], line["owner"], line["spent_this_month"]) for line in every] == [
         ("backend", "active", "ann@acme.example", "1.25"),
-        ("batch", "revoked", "", "0"),
+        ("batch", "revoked", "", "0.00"),
     ]
     assert [line["name"] for line in lines(owner, "keys/keys.csv?q=ann%40")] == ["backend"]
     assert every[0]["key"] == "sk-weir-abcd…wxyz"
@@ -138,14 +140,14 @@ def test_the_file_of_members_has_their_teams_and_what_one_may_know_of_their_spen
         "member",
         '{"ads":"admin"}',
     )
-    assert found["ann@acme.example"]["spent_this_month"] == "2"
+    assert found["ann@acme.example"]["spent_this_month"] == "2.00"
     assert [line["email"] for line in lines(owner, "members/members.csv?of=ads")] == ["bob@acme.example"]
     assert lines(owner, "members/members.csv?of=nothing") == []
     assert [line["email"] for line in lines(owner, "members/members.csv?q=ANN")] == ["ann@acme.example"]
     own = {
         line["email"]: line["spent_this_month"] for line in lines(signed_in(acme.ann), "members/members.csv")
     }
-    assert own == {"ann@acme.example": "2", "bob@acme.example": "", "owner@acme.example": ""}
+    assert own == {"ann@acme.example": "2.00", "bob@acme.example": "", "owner@acme.example": ""}
 
 
 def test_teams_are_read_page_by_page_searched_and_taken_whole(acme: Tenant, owner: Client) -> None:
@@ -241,7 +243,7 @@ def test_the_file_of_the_audit_log_has_the_entries_that_the_search_finds(acme: T
     every = lines(owner, "audit/audit.csv")
     assert [line["target_id"] for line in every] == [str(number) for number in reversed(range(60))]
     assert (every[0]["actor"], every[1]["actor"]) == ("ann@acme.example", "")
-    assert every[0]["detail"] == '{"limit":{"from":"1","to":"2"}}'
+    assert json.loads(every[0]["detail"]) == {"limit": {"from": "1", "to": "2"}}
     assert len(lines(owner, "audit/audit.csv?kind=apikey")) == 5
     found = [
         [entry.target_id for entry, _, _ in page["entries"]]
@@ -270,6 +272,8 @@ def test_the_pages_of_the_audit_log_keep_its_search(acme: Tenant, owner: Client)
 
 def test_the_file_of_limits_has_a_line_for_each(acme: Tenant, owner: Client) -> None:
     ann = acme.ann.user
+    # The counter of a budget begins with what was spent before it.
+    event(acme.backend, now_text(), "before", "0.25")
     limits: tuple[tuple[str, Any, str, str, Decimal], ...] = (
         ("organization", acme.organization, "requests_per_minute", "", Decimal(600)),
         ("team", acme.search, "budget", "day", Decimal(5)),
@@ -283,20 +287,19 @@ def test_the_file_of_limits_has_a_line_for_each(acme: Tenant, owner: Client) -> 
         )
     until = datetime.now(UTC) + timedelta(days=1)
     raise_quota(acting_user=ann, quota=made["team"], to=Decimal(7), until=until)
-    rollup(acme.backend, now_text(), "0.25")
     found = [
         (line["layer"], line["name"], line["team"], line["limits"], line["period"], line["limit"])
         for line in lines(owner, "quotas/quotas.csv")
     ]
     assert found == [
         ("organization", "Acme", "", "requests_per_minute", "", "600"),
-        ("team", "Search", "search", "budget", "day", "7"),
-        ("key", "backend", "search", "budget", "month", "1.5"),
+        ("team", "Search", "search", "budget", "day", "7.00"),
+        ("key", "backend", "search", "budget", "month", "1.50"),
         ("member", "ann@acme.example", "", "concurrency", "", "3"),
     ]
     only = lines(owner, "quotas/quotas.csv?q=backend")
     of_key = next(line for line in only if line["layer"] == "key")
-    assert (of_key["used"], of_key["held"], of_key["only_alerts"]) == ("0.25", "0", "false")
+    assert (of_key["used"], of_key["held"], of_key["only_alerts"]) == ("0.25", "0.00", "false")
     assert all(line["layer"] != "member" for line in only)
 
 

@@ -96,7 +96,7 @@ QUERIES = {
     "console:price_history": 6,
     "console:quotas": 35,
     "console:request": 8,
-    "console:requests": 13,
+    "console:requests": 14,
     "console:roles": 5,
     "console:settings": 7,
     "console:sign_in_email": 0,
