@@ -41,12 +41,12 @@ def test_members_are_shown_a_hundred_at_a_time_and_none_is_lost_between_pages(
     first = client.get("/o/acme/members/")
     # Ann, Adam, Fay, Bob, Cleo and Vera are there too.
     assert len(first.context["members"]) == 100
-    rest = client.get(f"/o/acme/members/{first.context['older']}")
+    rest = client.get(f"/o/acme/members/{first.context['members_next']}")
     assert [member.user.email for member, _, _ in rest.context["members"]] == [
         "person-095@acme.example",
         "vera@acme.example",
     ]
-    assert rest.context["older"] == ""
+    assert rest.context["members_next"] == ""
 
 
 def test_a_member_is_found_by_a_part_of_the_address(acme: Cast, sign_in: SignIn) -> None:

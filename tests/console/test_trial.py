@@ -42,7 +42,7 @@ def priced(acme: Cast) -> Cast:
 
 def text_of(html: str) -> str:
     """The answer's text, in one line."""
-    part = html[html.index('<div id="answer"') : html.index('<form class="card"')]
+    part = html[html.index('<div id="answer"') : html.index("</main>")]
     return " ".join(re.sub(r"<[^>]+>", " ", part).split())
 
 
