@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("billing", "0020_events_by_end_user"),
+        ("billing", "0021_removed_details"),
     ]
 
     operations = [
