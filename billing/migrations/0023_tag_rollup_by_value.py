@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("billing", "0021_removed_details"),
+        ("billing", "0022_rare_and_few"),
     ]
 
     operations = [
