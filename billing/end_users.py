@@ -184,7 +184,9 @@ def _parts(
     parts: list[str] = []
     values: list[Any] = []
     if start < end:
-        for found in sources(organization, by, start, end, where & Q(end_user__gt=""), bounds, None):
+        for found in sources(
+            organization, by, start, end, where & Q(end_user__gt=""), bounds, None, added_up=False
+        ):
             text, parameters = found.query.sql_with_params()
             parts.append(f"({text})")
             values += parameters

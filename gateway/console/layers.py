@@ -158,6 +158,13 @@ class Counters:
             return BudgetLine(quota, row.spent, row.held, end, limit)
         return BudgetLine(quota, self._charge(quota), Decimal(0), end, limit)
 
+    def is_used(self, quota: Quota, share: Decimal) -> bool:
+        """Whether at least this share of the budget of a key or member is spent; False for all other quotas."""
+        if quota.key_id is None and quota.member_id is None:
+            return False
+        line = self.line(quota, visible=True)
+        return line.spent is not None and line.spent >= line.limit * share
+
     def _period(self, period: str) -> tuple[datetime, datetime | None]:
         if period not in self._bounds:
             self._bounds[period] = period_bounds(period, self.at, self.tenant.organization.time_zone)
@@ -298,22 +305,26 @@ def all_layers(
     model_group: str = "",
     search: str = "",
     most: int | None = None,
+    used: Decimal | None = None,
 ) -> Layers:
     """Every layer to be shown, keys under their team. What has no limits is left out, but for ``also``
     and its part about ``model_group``.
 
     With ``search``, only teams, keys and members that it names (in the name or the e-mail address of the
-    owner or member), and the teams of such keys. Of keys and of members at most the first ``most``.
+    owner or member), and the teams of such keys. Of keys and of members at most the first ``most``. With
+    ``used``, budgets alone, and of keys and members those with a budget of which at least this share is spent.
     """
     # Those of one end user each have pages of their own.
-    quotas = list(Quota.objects.filter(end_user=""))
+    asked = Quota.objects.filter(end_user="")
+    quotas = list(asked if used is None else asked.filter(metric="budget"))
     counters = Counters(tenant, quotas, at)
     everywhere = tenant.may(Permission.VIEW_USAGE) or tenant.may(Permission.MANAGE_QUOTAS)
     teams = Team.objects.order_by("name")
     if not everywhere:
         teams = teams.filter(pk__in=tenant.team_roles)
     also_key, also_member = _number(also, "key"), _number(also, "member")
-    limited = {quota.key_id for quota in quotas if quota.key_id is not None}
+    wanted = quotas if used is None else [quota for quota in quotas if counters.is_used(quota, used)]
+    limited = {quota.key_id for quota in wanted if quota.key_id is not None}
     if also_key is not None:
         limited.add(also_key)
     keys = keyring.visible_keys(tenant).filter(revoked_at__isnull=True, successor__isnull=True)
@@ -326,7 +337,7 @@ def all_layers(
         by_team.setdefault(key.team_id, []).append(_key(tenant, key, counters))
     if search:
         teams = teams.filter(Q(name__icontains=search) | Q(pk__in=by_team) | Q(pk=_number(also, "team")))
-    shown_members = {quota.member_id for quota in quotas if quota.member_id is not None}
+    shown_members = {quota.member_id for quota in wanted if quota.member_id is not None}
     if not everywhere:
         shown_members &= {tenant.membership.pk}
     if also_member is not None:

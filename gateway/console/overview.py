@@ -27,6 +27,7 @@ from tenants.permissions import Permission
 SOON = timedelta(days=14)
 NEARLY = Decimal("0.8")
 MOST_MATTERS = 12
+MOST_USED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +122,10 @@ def overview(request: TenantRequest) -> HttpResponse:
     start, end = period_bounds("month", now, organization.time_zone)
     end = end or now
     where = visible_to(tenant)
-    sums = totals_for(organization, start, now, where)
+    users = cost_report(organization, "user", start, now, where, most=MOST_USED)
+    sums = users.totals
     before, _ = period_bounds("month", start - timedelta(hours=1), organization.time_zone)
-    everything = layers.all_layers(tenant, now)
+    everything = layers.all_layers(tenant, now, used=NEARLY)
     budget = next(
         (
             line
@@ -146,8 +148,8 @@ def overview(request: TenantRequest) -> HttpResponse:
             "whole": tenant.may(Permission.VIEW_USAGE),
             "budget": budget,
             "wallet": everything.wallet,
-            "users": top(organization, "user", start, now, where=where) if sums.requests else [],
-            "models": top(organization, "model", start, now, where=where) if sums.requests else [],
+            "users": users.rows[:MOST_USED],
+            "models": top(organization, "model", start, now, count=MOST_USED, where=where),
             "matters": matters[:MOST_MATTERS],
             "number_of_matters": len(matters),
             "books": ReconcileReport.objects.order_by("-at").first()

@@ -95,7 +95,7 @@ QUERIES = {
     "console:models": 5,
     "console:notifications": 7,
     "console:organization_new": 2,
-    "console:overview": 60,
+    "console:overview": 57,
     "console:playground": 11,
     "console:playground_usage": 5,
     "console:price_history": 6,
