@@ -131,6 +131,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "tenants.middleware.TenantScope",
     "gateway.single_sign_on.sessions.OidcOnly",
+    "gateway.second_factor.SecondFactor",
 ]
 
 ROOT_URLCONF = "gateway.urls"

@@ -144,6 +144,8 @@ class Organization(models.Model):
     )
     # Whether its pages open only to people who came through its own sign-in provider.
     oidc_only = models.BooleanField(default=False, db_default=False)
+    # Whether its pages open only to people with a second factor.
+    require_mfa = models.BooleanField(default=False, db_default=False)
     suspended_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
 

@@ -20,6 +20,7 @@ from gateway.console.access import TenantRequest, requires
 from gateway.console.forms import roles_to_give
 from gateway.console.lists import CHUNK, list_file, place, words
 from gateway.console.spending import Spendings
+from gateway.second_factor import secured
 from tenants.access import TenantAccess
 from tenants.models import ApiKey, Invitation, Membership, Team, TeamMembership
 from tenants.permissions import Permission, Role
@@ -44,7 +45,7 @@ def may_decide(tenant: TenantAccess, invitation: Invitation) -> bool:
 
 
 def members_found(search: str, team: Team | None = None) -> QuerySet[Membership]:
-    """The members, by e-mail address, with their teams; of ``team`` alone if there is one."""
+    """The members, by e-mail address, with their teams and whether each is ``secured``; of ``team`` alone if given."""
     places = TeamMembership.objects.select_related("team").order_by("team__name")
     members = Membership.objects.select_related("user").prefetch_related(Prefetch("teams", queryset=places))
     if search:
@@ -55,7 +56,7 @@ def members_found(search: str, team: Team | None = None) -> QuerySet[Membership]
         )
     if team is not None:
         members = members.filter(teams__team=team)
-    return members.order_by("user__email")
+    return members.annotate(secured=secured()).order_by("user__email")
 
 
 def teams_found(search: str) -> QuerySet[Team]:

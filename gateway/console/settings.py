@@ -10,6 +10,7 @@ from django import conf, forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
+from django.db.models import Count
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import path
@@ -17,11 +18,13 @@ from django.utils import timezone
 
 from billing import retention
 from billing.currencies import currencies_at
-from gateway.console.access import TenantRequest, demand, requires
+from gateway.console.access import TenantRequest, confirmed, demand, requires
 from gateway.console.organizations import zones
+from gateway.second_factor import satisfies, secured
 from tenants.models import (
     LEAST_DETAIL_DAYS,
     MOST_DETAIL_DAYS,
+    Membership,
     Organization,
     header_choices,
     origin_validator,
@@ -77,6 +80,12 @@ class OrganizationSettings(forms.Form):
         widget=forms.NumberInput(attrs={"placeholder": "for ever"}),
     )
     remove_details = forms.BooleanField(required=False)
+    require_mfa = forms.BooleanField(
+        label="Demand a second factor",
+        required=False,
+        help_text="These pages then open only to members who have a passkey or an app for one-time codes, or who came "
+        "through your own sign-in provider. Others are led to set one up. API keys work on as they are.",
+    )
 
     def __init__(self, organization: Organization, data: Any = None) -> None:
         self.organization = organization
@@ -92,6 +101,7 @@ class OrganizationSettings(forms.Form):
             # Within the platform's bound, which may be younger than the choice.
             "keep_details_days": organization.keep_details_days and retention.kept_days(organization),
             "cors_origins": "\n".join(organization.cors_origins),
+            "require_mfa": organization.require_mfa,
         }
         super().__init__(data, initial=initial)
         places = zones()
@@ -139,13 +149,24 @@ class OrganizationSettings(forms.Form):
         return origins
 
 
+def _danger(request: TenantRequest) -> str:
+    if request.tenant.organization.require_mfa and "require_mfa" not in request.POST:
+        return "let members in without a second factor"
+    return "remove the details of older requests" if "remove_details" in request.POST else ""
+
+
 @requires(Permission.MANAGE_ORGANIZATION, Permission.VIEW_AUDIT)
+@confirmed(_danger)
 def settings(request: TenantRequest) -> HttpResponse:
     """The settings; owners change them, admins read them."""
     organization = request.tenant.organization
     form = OrganizationSettings(organization, request.POST or None)
     if request.method == "POST":
         demand(request.tenant, Permission.MANAGE_ORGANIZATION)
+        locks = form.is_valid() and form.cleaned_data["require_mfa"] and not organization.require_mfa
+        # Whoever locks the door shows that they have a key.
+        if locks and not satisfies(request, organization):
+            form.add_error("require_mfa", "Set up a passkey or one-time codes for yourself first.")
         if form.is_valid():
             changes = {
                 name: form.cleaned_data[name] for name in form.changed_data if name != "remove_details"
@@ -168,6 +189,7 @@ def settings(request: TenantRequest) -> HttpResponse:
             "may_change": may_change,
             "detail_days": retention.kept_days(organization),
             "removed_until": retention.removed_until(organization),
+            **Membership.objects.aggregate(people=Count("pk"), without_factor=Count("pk", filter=~secured())),
             "replay_hours": conf.settings.IDEMPOTENCY_HOURS,
             "local_now": timezone.now().astimezone(ZoneInfo(organization.time_zone)),
         },

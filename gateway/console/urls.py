@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 
+from gateway import second_factor
 from gateway.console import (
     audit,
     costs,
@@ -66,5 +67,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("invitation/", include(invitations.public_urlpatterns)),
     path("sign-in/", include(single_sign_on.urlpatterns)),
     path("confirm/", include(again.urlpatterns)),
+    path("second-factor/", include(second_factor.urlpatterns)),
     path("o/<slug:organization>/", include(_pages)),
 ]

@@ -53,6 +53,7 @@ CHANGEABLE = frozenset(
         "hidden_headers",
         "cors_origins",
         "oidc_only",
+        "require_mfa",
     }
 )
 

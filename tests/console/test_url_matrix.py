@@ -70,6 +70,8 @@ READS: dict[str, tuple[int, ...]] = {
     "console:home": (302, 302, 302, 302, 302, 302),
     "console:organization_new": ALL,
     "console:confirm": ALL,
+    # acme demands no second factor, so it leads on.
+    "console:second_factor": (302, 302, 302, 302, 302, 302),
     "console:overview": ALL,
     "console:settings": MANAGERS,
     "console:keys": ALL,
@@ -194,6 +196,7 @@ WITHOUT_TENANT = OPERATORS | {
     "console:home",
     "console:organization_new",
     "console:confirm",
+    "console:second_factor",
     "console:invitation",
     "console:invitation_open",
     "console:payment_webhook",
@@ -231,6 +234,7 @@ WITH_OBJECT = (
     "console:checkout",
     "console:statement_pdf",
     "console:statement_csv",
+    "console:second_factor",
 )
 
 

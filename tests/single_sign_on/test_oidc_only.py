@@ -16,6 +16,7 @@ from gateway.single_sign_on.sessions import LIFE_SECONDS
 from tenants.models import AuditEntry, Membership, Organization, User
 from tenants.permissions import Role
 from tenants.services.members import add_member
+from tenants.services.organizations import update_organization
 from tests.cast import PASSWORD, Cast
 from tests.signed_in import proved, signed_in
 from tests.single_sign_on.conftest import come, person, said, set_up
@@ -232,3 +233,20 @@ def test_an_operator_lets_passwords_in_again(closed: Cast) -> None:
     entry = AuditEntry.objects.order_by("pk").last()
     assert entry is not None
     assert (str(entry.actor), entry.organization) == ("olga@platform.example", closed.organization)
+
+
+def test_whoever_came_through_the_provider_needs_no_second_factor_here(
+    acme: Cast, idp: LittleProvider
+) -> None:
+    update_organization(acting_user=None, organization=acme.organization, require_mfa=True)
+    client = browser(acme.ann)
+    led = client.get("/o/acme/")["Location"]
+    assert led.startswith("/second-factor/acme/")
+    assert "/sign-in/acme/?next=" in said(client.get(led))
+    come(client, idp)
+    assert client.get("/o/acme/").status_code == 200
+    # Another organization's provider proves nothing to this one.
+    session = client.session
+    session["single_sign_on"]["by"] = {"0": session["single_sign_on"]["by"].popitem()[1]}
+    session.save()
+    assert client.get("/o/acme/")["Location"].startswith("/second-factor/acme/")

@@ -71,6 +71,8 @@ NO_PAGE = {
     "single_sign_on_change",
     "domain_claim",
     "domain_drop",
+    # Only where a second factor is demanded of somebody who has none.
+    "second_factor",
 }
 
 
