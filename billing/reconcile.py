@@ -295,6 +295,7 @@ def _of_usage(cursor: Any) -> Iterator[Difference]:
         *rollup_check.of_quantities(cursor),
         *rollup_check.of_tags(cursor),
         *rollup_check.of_spans(cursor),
+        *rollup_check.of_tag_spans(cursor),
     ):
         where = " ".join(filter(None, (_hour(line.hour), line.part)))
         yield Difference(line.organization, line.what, where, _figure(line.expected), _figure(line.found))

@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from billing import spans, tag_rollups
+from billing import spans, tag_rollups, tag_spans
 
 # In the form of the other comparisons of usage: organization, slug, hour, and then the figures.
 QUANTITIES = """
@@ -97,8 +97,22 @@ def of_spans(cursor: Any) -> Iterator[Line]:
                 )
 
 
+def of_tag_spans(cursor: Any) -> Iterator[Line]:
+    """Tags whose sums of a day or month are not those of its hours."""
+    cursor.execute(tag_spans.DIFFERENCES)
+    for _, slug, kind, start, tag, *figures in cursor.fetchall():
+        for position, measure in enumerate(tag_spans.COMPARED):
+            expected, found = figures[2 * position : 2 * position + 2]
+            if expected != found:
+                yield Line(
+                    slug, f"{measure} of hours and {kind}s by tag", start, f"{kind} {tag}", expected, found
+                )
+
+
 def spoil_wrong_spans(cursor: Any) -> None:
     """Have the days and months that differ from their hours built again."""
     cursor.execute(_SPANS, {"slices": list(spans.SLICES)})
-    wrong = sorted({row[0] for row in cursor.fetchall()})
-    cursor.execute("UPDATE billing_usagespan SET fresh = false WHERE id = ANY(%s)", [wrong])
+    wrong = {row[0] for row in cursor.fetchall()}
+    cursor.execute(tag_spans.DIFFERENCES)
+    wrong |= {row[0] for row in cursor.fetchall()}
+    cursor.execute("UPDATE billing_usagespan SET fresh = false WHERE id = ANY(%s)", [sorted(wrong)])

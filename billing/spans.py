@@ -19,6 +19,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django_scopes import scope
 
+from billing import tag_spans
 from billing.calendars import UnknownTimeZone, period_bounds, zone
 from billing.models import UsageSpan
 from tenants.models import Organization
@@ -65,17 +66,18 @@ VALUES (%(organization)s, %(kind)s, %(start)s, %(end)s, %(start)s, false)
 ON CONFLICT (organization_id, kind, start, "end") DO NOTHING
 """
 # A day that goes on is behind once another hour is over, a month once another day is whole.
-_PENDING = """
+_PENDING = f"""
 SELECT id, organization_id FROM billing_usagespan s
-WHERE start < %(settled)s AND (NOT fresh OR until < "end") AND (
+WHERE start < %(settled)s AND (
     NOT fresh
     OR kind = 'day' AND until < least("end", %(settled)s)
-    OR kind = 'month' AND EXISTS (
+    OR kind = 'month' AND until < "end" AND EXISTS (
         SELECT FROM billing_usagespan d WHERE d.organization_id = s.organization_id AND d.kind = 'day'
             AND d.start = s.until AND d.start < s."end" AND d.fresh AND d.until = d."end"
     )
+    OR {tag_spans.LACKING}
 )
-"""
+"""  # noqa: S608  # words of ours
 _SOME = " AND (%(organization)s::bigint IS NULL OR organization_id = %(organization)s) ORDER BY kind, start LIMIT %(limit)s"
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('billing.rollups:' || %(organization)s, 0))"
 _CLEAR = "DELETE FROM billing_usagespansum WHERE span_id = %(span)s"
@@ -191,6 +193,7 @@ def _build(span: int, organization_id: int, settled: datetime) -> bool:
             statement = _from_hours(name) if kind == DAY else _from_days(name)
             cursor.execute(statement, parameters | {"slice": name})
         cursor.execute(_DONE, parameters)
+        tag_spans.build(cursor, parameters, month=kind == MONTH)
     return True
 
 
@@ -206,14 +209,21 @@ NOTHING = Cover((), ())
 
 
 def cover(
-    organization: Organization, start: datetime, end: datetime, bounds: Sequence[datetime] = ()
+    organization: Organization,
+    start: datetime,
+    end: datetime,
+    bounds: Sequence[datetime] = (),
+    *,
+    tagged: bool = False,
 ) -> Cover:
     """The fewest fresh spans within ``[start, end)`` that neither overlap nor have one of ``bounds``, which
-    are in order, in their midst."""
+    are in order, in their midst; with ``tagged`` only those that have sums by tag."""
     with scope(organization=organization):
         found = UsageSpan.objects.filter(
             organization=organization, fresh=True, start__gte=start, until__lte=end, until__gt=F("start")
         )
+        if tagged:
+            found = found.filter(tagged_until=F("until"))
         # Of those that begin together the longest comes first.
         rows = list(found.order_by("start", "-until").values_list("pk", "start", "until"))
     ids, parts, reached = [], [], start

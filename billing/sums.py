@@ -310,7 +310,7 @@ def sources(
     if kept.ids:
         rows = UsageSpanSum.objects.filter(where, span_id__in=kept.ids, slice=chosen)
         yield of(_annotated(rows, "span__start", by, bounds), F("requests"), F("errors"))
-    if gaps := _gaps(hour_floor(start), end, kept.parts):
+    if gaps := gaps_of(hour_floor(start), end, kept.parts):
         within = Q()
         for first, after in gaps:
             within |= Q(hour__gte=first, hour__lt=after)
@@ -338,7 +338,7 @@ def snapshot() -> Iterator[None]:
         yield
 
 
-def _gaps(
+def gaps_of(
     start: datetime, end: datetime, parts: Sequence[tuple[datetime, datetime]]
 ) -> list[tuple[datetime, datetime]]:
     """What of ``[start, end)`` is in none of ``parts``, which are in order and do not overlap."""

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, cast
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Literal, cast
 
-from django.db.models import Count, F, Func, Q, QuerySet, Sum, TextField, Value
+from django.db.models import Q
 from django_scopes import scope
 
-from billing.models import TagRollup, TagValue, UsageEvent
-from billing.reports import DIMENSIONS, Dimension, Report, Row, cost_report, pending_hours
-from billing.sums import ERROR_STATUS, HOUR, SUMMED, Sums, grouped, hour_floor, snapshot, total
+from billing.models import TagValue
+from billing.reports import (
+    DIMENSIONS,
+    Dimension,
+    Report,
+    Row,
+    cost_report,
+    daily_series,
+    days_of,
+    months_of,
+    pending_hours,
+)
+from billing.sums import Sums, grouped, snapshot, total
+from billing.tag_sums import by_value
 from tenants.access import TenantAccess
 from tenants.models import Organization
 from tenants.permissions import Permission
@@ -20,8 +31,8 @@ from tenants.permissions import Permission
 # What stands before the name of a tag where a dimension is asked for.
 TAG = "tag:"
 _BY = re.compile(r"tag:[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
-# The keys of rows: of a value, and of the requests without the tag.
-_VALUE, _WITHOUT = "value:", "none"
+# The keys of rows: of a value, of values that are not known by themselves, of the requests without the tag.
+_VALUE, _BEYOND, _WITHOUT = "value:", "beyond", "none"
 # The sums by tag are kept by these columns of usage.
 COLUMNS = {"team_id", "model_group"}
 
@@ -67,15 +78,16 @@ def report_of(
         raise NotByTag(f"by: usage by tag can be narrowed by team and model, not by {names}.")
     name = by.removeprefix(TAG)
     with scope(organization=organization), snapshot():
-        values = _by_value(organization, name, start, end, condition)
+        found = by_value(organization, name, start, end, condition)
         whole = total(grouped(organization, "", start, end, where=condition).values())
+    values = {value: sums for (value, _), sums in found.items() if value is not None}
     beyond = values.pop("", Sums())
     rows = [Row(f"{_VALUE}{value}", value, "", sums, {}) for value, sums in values.items()]
     rows.sort(key=lambda row: (-row.sums.charge, -row.sums.requests, row.label))
     folded = rows[most:] if most is not None else []
     rows = rows[: len(rows) - len(folded)]
     if beyond.requests:
-        rows.append(Row("beyond", "Further values", "Beyond what a tag may have", beyond, {}))
+        rows.append(Row(_BEYOND, "Further values", "Beyond what a tag may have", beyond, {}))
     untagged = whole - total(values.values()) - beyond
     if untagged.requests:
         rows.append(Row(_WITHOUT, "Without this tag", "", untagged, {}))
@@ -101,50 +113,46 @@ def value_of(row: Row) -> str | None:
     return row.key.removeprefix(_VALUE) if row.key.startswith(_VALUE) else None
 
 
-def _by_value(
-    organization: Organization, name: str, start: datetime, end: datetime, where: Q
-) -> dict[str, Sums]:
-    """Sums by the values of the tag ``name``; under "" those of values that are not known by themselves."""
-    if end <= start:
-        return {}
-    divided = sorted({hour_floor(moment) for moment in (start, end) if hour_floor(moment) != moment})
-    hours = TagRollup.objects.filter(
-        where, organization=organization, name=name, hour__gte=hour_floor(start), hour__lt=end
-    ).exclude(hour__in=divided)
-    counts = {"sum_requests": Sum("requests", default=0), "sum_errors": Sum("errors", default=0)}
-    found: dict[str, Sums] = {}
-    _add(found, hours.annotate(tag=F("value")), counts, None)
-    known_values = set(
-        TagValue.objects.filter(organization=organization, name=name).values_list("value", flat=True)
-    )
-    if divided and known_values:
-        pieces = Q()
-        for hour in divided:
-            pieces |= Q(started_at__gte=max(hour, start), started_at__lt=min(hour + HOUR, end))
-        events = UsageEvent.objects.filter(
-            where & pieces, organization=organization, tags__has_key=name
-        ).annotate(
-            # A look-up of Django's would take a name of digits for a place in a list.
-            tag=Func(F("tags"), Value(name), function="jsonb_extract_path_text", output_field=TextField())
+def _value(row: Row) -> str:
+    """The value that the sums have the row under; that of the requests without the tag is none of them."""
+    return "" if row.key == _BEYOND else row.key.removeprefix(_VALUE)
+
+
+def series_of(
+    organization: Organization,
+    by: str,
+    start: datetime,
+    end: datetime,
+    series: Sequence[Row],
+    where: Q | None = None,
+    *,
+    step: Literal["day", "month"] = "day",
+) -> list[tuple[date, list[Sums]]]:
+    """``billing.reports.daily_series``, also of rows of a report by a tag."""
+    if not by.startswith(TAG):
+        return daily_series(organization, start, end, series, where, by=step)
+    condition, name = where or Q(), by.removeprefix(TAG)
+    parts = (days_of if step == "day" else months_of)(organization, start, end)
+    bounds = [first for _, first in parts]
+    with scope(organization=organization), snapshot():
+        values = by_value(
+            organization, name, start, end, condition, bounds=bounds, only=[_value(row) for row in series]
         )
-        of_events = {
-            "sum_requests": Count("request_id"),
-            "sum_errors": Count("request_id", filter=Q(status__gte=ERROR_STATUS)),
-        }
-        _add(found, events, of_events, known_values)
-    return {value: sums for value, sums in found.items() if sums.requests}
-
-
-def _add(
-    found: dict[str, Sums], rows: QuerySet[Any], counts: Mapping[str, Any], known_values: set[str] | None
-) -> None:
-    """Add the sums of ``rows`` by their column ``tag``, whose values may be narrowed to those known."""
-    summed = {f"sum_{name}": Sum(name, default=0) for name in SUMMED}
-    grouped_rows: Any = rows.order_by().values("tag")
-    lines = grouped_rows.annotate(**counts, **summed).values_list("tag", *counts, *summed)
-    for value, *figures in lines:
-        name = value if known_values is None or value in known_values else ""
-        found[name] = found.get(name, Sums()) + Sums(*figures)
+        wholes = grouped(organization, step, start, end, where=condition, bounds=bounds)
+    tagged: dict[int, list[Sums]] = {}
+    for (_, part), sums in values.items():
+        tagged.setdefault(part, []).append(sums)
+    found = []
+    for part, (day, _) in enumerate(parts, start=1):
+        whole = wholes.get((part,), Sums())
+        lines = [
+            whole - total(tagged.get(part, ()))
+            if row.key == _WITHOUT
+            else values.get((_value(row), part), Sums())
+            for row in series
+        ]
+        found.append((day, [*lines, whole - total(lines)]))
+    return found
 
 
 def _columns(condition: Q) -> set[str]:

@@ -17,7 +17,7 @@ from billing.models.price import Price
 from billing.models.quota import Budget, Lease, Quota
 from billing.models.schedule import Schedule, ScheduleRecipient, ScheduleRun
 from billing.models.statement import Statement, StatementLine, StatementNumber, StatementPosting
-from billing.models.tag import TagRollup, TagValue
+from billing.models.tag import TagRollup, TagSpanSum, TagValue
 from billing.models.task import TaskRun
 from billing.models.usage import (
     DeadLetter,
@@ -55,6 +55,7 @@ __all__ = (
     "StatementNumber",
     "StatementPosting",
     "TagRollup",
+    "TagSpanSum",
     "TagValue",
     "TaskRun",
     "UsageEvent",

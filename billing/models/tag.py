@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.db import models
 
+from billing.models.usage import UsageSpan
 from billing.money import money_field
 from tenants.models import Organization, owned_by
 
@@ -71,3 +72,30 @@ class TagRollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization} {self.hour:%Y-%m-%d %H}h {self.name}={self.value}"
+
+
+class TagSpanSum(models.Model):
+    """The sums of a day or month by one tag, team and model group."""
+
+    span = models.ForeignKey(UsageSpan, on_delete=models.CASCADE, db_index=False, related_name="tag_sums")
+    name = models.CharField(max_length=40)
+    value = models.CharField(max_length=100, blank=True)
+    team_id = models.BigIntegerField()
+    model_group = models.CharField(max_length=100, blank=True)
+    requests = models.BigIntegerField()
+    errors = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    cached_input_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    cost = money_field()
+    charge = money_field()
+
+    objects: ClassVar[models.Manager[TagSpanSum]] = owned_by("span__organization")
+
+    class Meta:
+        indexes = [models.Index(fields=["span", "name"], name="tag_span_sum_by_name")]
+
+    def __str__(self) -> str:
+        return f"{self.span} {self.name}={self.value}"

@@ -165,6 +165,8 @@ class UsageSpan(models.Model):
     # The sums hold what began in [start, until), unless an hour changed since: then not ``fresh``.
     until = models.DateTimeField()
     fresh = models.BooleanField()
+    # Up to where the sums by tag go (``billing.tag_spans``); they hold if that is ``until``.
+    tagged_until = models.DateTimeField(null=True)
 
     objects: ClassVar[models.Manager[UsageSpan]] = owned_by("organization")
 

@@ -24,10 +24,9 @@ from billing.reports import (
     Row,
     charges_of,
     cost_report,
-    daily_series,
 )
 from billing.sums import total
-from billing.tag_reports import TAG, NotByTag, report_of, tag_names, value_of, visible_by_tag
+from billing.tag_reports import TAG, NotByTag, report_of, series_of, tag_names, value_of, visible_by_tag
 from gateway.console import downloads
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Bar, bar_chart
@@ -190,8 +189,10 @@ def step_of(query: UsageQuery) -> Literal["day", "month"]:
 def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple[str, str]], list[Row]]:
     """The chart by day or month, its legend (colour, label), and its bars as rows for the table beside it."""
     step, (start, end) = step_of(query), query.bounds
-    series = [row for row in report.rows[:SERIES] if row.sums.charge > 0 and row.condition is not None]
-    days = daily_series(query.organization, start, end, series, where, by=step)
+    by_tag = report.by.startswith(TAG)
+    named = [row for row in report.rows[:SERIES] if row.condition is not None or (by_tag and row.key)]
+    series = [row for row in named if row.sums.charge > 0]
+    days = series_of(query.organization, report.by, start, end, series, where, step=step)
     many = bool(series) and len(report.rows) > 1
     before: list[Decimal] = []
     if query.compare:

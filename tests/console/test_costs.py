@@ -462,6 +462,17 @@ def test_the_requests_behind_a_value_are_as_many_as_it_says(acme: Tenant, owner:
     assert found == {"search & find": [Decimal(2)], "Without this tag": [Decimal(1)]}
 
 
+def test_the_chart_is_divided_by_the_values_of_a_tag(acme: Tenant, owner: Client) -> None:
+    tagged(acme.backend, "2", feature="search")
+    tagged(acme.banner, "3", feature="chat")
+    tagged(acme.batch, "1")
+    context = owner.get(f"{COSTS}?by=tag:feature&{MARCH}").context
+    assert [label for _, label in context["legend"]] == ["chat", "search", "Without this tag"]
+    assert "2 Mar: $6.00, 3 requests\nchat: $3.00\nsearch: $2.00\nWithout this tag: $1.00" in html.unescape(
+        context["chart"]
+    )
+
+
 def test_usage_by_tag_narrowed_by_a_key_says_that_it_cannot(acme: Tenant, owner: Client) -> None:
     tagged(acme.backend, "2", feature="search")
     page = owner.get(f"{COSTS}?by=tag:feature&{MARCH}&key={acme.backend.pk}").content.decode()
