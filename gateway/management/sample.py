@@ -43,7 +43,8 @@ from billing.services.wallet import adjust, refund, top_up, wallet
 from billing.settlement import Ended, settle
 from billing.statements import making
 from gateway.management.sample_prices import make_price_story
-from gateway.models import UsageCheck
+from gateway.models import Delivery, UsageCheck
+from gateway.notifications.channels import add_channel, switch_channel
 from gateway.single_sign_on.domains import claim_domain, confirm_domain
 from gateway.single_sign_on.providers import save_provider
 from routing.models import ModelGroup
@@ -512,6 +513,32 @@ def _sign_in(acme: Organization, owner: User, operator: User) -> None:
     claim_domain(acting_user=owner, organization=acme, domain="research.acme.example")
 
 
+def _told(organization: Organization, by: User) -> None:
+    """Two channels, one of which is switched off, and more messages than a page has."""
+    with scope(organization=organization):
+        add = partial(add_channel, acting_user=by, organization=organization, kind="email")
+        admins, _ = add(name="Admins", topics=["budget", "outage", "key_expiry"], roles=["owner", "admin"])
+        desk, _ = add(name="Help desk", topics=["outage"], recipients=["help@acme.example"])
+        switch_channel(acting_user=by, channel=desk, on=False)
+        Delivery.objects.bulk_create(
+            Delivery(
+                channel=admins if number % 3 else desk,
+                topic="budget" if number % 3 else "outage",
+                about=f"sample-{number}",
+                subject=f"Research has spent {50 + number} % of its budget"
+                if number % 3
+                else "The provider simulator does not answer",
+                text="",
+                state="failed" if number % 7 == 5 else "sent",
+                problem="The mail server did not take it (ConnectionRefusedError)."
+                if number % 7 == 5
+                else "",
+                created_at=timezone.now() - timedelta(hours=7 * (30 - number)),
+            )
+            for number in range(30)
+        )
+
+
 def make_sample() -> Sample:
     """Fill an empty database through the services that the product itself uses."""
     prices = _routes()
@@ -544,6 +571,7 @@ def make_sample() -> Sample:
     add_member(acting_user=None, organization=empty, email="ann@acme.example", role=Role.VIEWER)
     operator = User.objects.create_superuser("olga@platform.example", PASSWORD)
     _sign_in(acme, people["ann"].user, operator)
+    _told(acme, people["ann"].user)
     with scope(organization=acme):
         teams = _teams(acme, people)
         keys = _keys(teams, people)

@@ -57,3 +57,18 @@ def test_a_test_is_queued_and_listed(acme: Cast, sign_in: SignIn) -> None:
     client.post(reverse("console:notification_channel", args=["acme", channel.pk]), {"do": "test"})
     assert Delivery.objects.get().topic == "test"
     assert "A test from" in client.get(page).content.decode()
+
+
+def test_a_removal_says_first_what_it_takes_along(acme: Cast, sign_in: SignIn, settings: Any) -> None:
+    settings.WEBHOOK_PRIVATE_ADDRESSES = True
+    client, page = sign_in(acme.ann), reverse("console:notifications", args=["acme"])
+    client.post(
+        page, {"kind": "webhook", "name": "Hook", "topics": ["budget"], "url": "http://127.0.0.1:9/hook"}
+    )
+    html = client.get(page).content.decode()
+    # The button that removes is within what says so, and opens with it.
+    before, _, behind = html.partition('<details class="sure">')
+    assert 'value="remove"' not in before
+    within = behind.partition("</details>")[0]
+    assert "its signing key and the list of what it was sent" in within
+    assert 'value="remove"' in within

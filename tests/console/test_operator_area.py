@@ -456,3 +456,19 @@ def test_the_accounting_check_shows_who_reports_more_than_was_counted(operator: 
         (f"{today}", 1),
         (f"{today - timedelta(days=1)}", 1),
     ]
+
+
+def test_taking_a_credential_out_says_first_that_it_cannot_be_restored(operator: Client) -> None:
+    create_provider(
+        acting_user=None,
+        name="first",
+        kind="openai",
+        base_url="http://127.0.0.1:9/v1",
+        credentials=["sk-0123456789abcdef"],
+    )
+    html = operator.get("/operator/providers/first/").content.decode()
+    before, _, behind = html.partition('<details class="sure">')
+    assert 'value="remove"' not in before
+    within = " ".join(behind.partition("</details>")[0].split())
+    assert "it cannot be read or restored. It is the only one" in within
+    assert 'value="remove"' in within

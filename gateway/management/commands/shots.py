@@ -143,6 +143,7 @@ def shots_of(sample: Sample) -> Iterator[Shot]:
         yield Shot(f"{name}-narrow", url, owner, narrow=True)
         if name not in {"key", "request", "roles", "model", "model_why", "model_prices"}:
             yield Shot(f"{name}-empty", url.replace(acme, empty, 1), sample.newcomer)
+    yield from _sure(pages, owner)
     yield from _reports(pages["costs"], owner)
     yield Shot("checkout", reverse("console:checkout", args=[acme, sample.checkout]), owner)
     yield Shot("statement", reverse("console:statement", args=[acme, sample.statement]), owner)
@@ -234,6 +235,14 @@ def _end_users(pages: dict[str, str], owner: str) -> Iterator[Shot]:
     yield Shot("end-users-none-match", f"{pages['end_users']}?q=customer-42", owner)
 
 
+def _sure(pages: dict[str, str], owner: str) -> Iterator[Shot]:
+    """What is said before something is removed."""
+    sure = "details.sure summary"
+    yield Shot("notifications-remove", pages["notifications"], owner, submit=sure)
+    yield Shot("notifications-remove-narrow", pages["notifications"], owner, narrow=True, submit=sure)
+    yield Shot("single_sign_on-give-up", pages["single_sign_on"], owner, submit=sure)
+
+
 def _operator_shots(sample: Sample) -> Iterator[Shot]:
     """The pages of the operator area."""
     area = {
@@ -254,6 +263,8 @@ def _operator_shots(sample: Sample) -> Iterator[Shot]:
     }
     area["tenant"] = reverse("operator:tenant", args=[sample.acme.slug])
     area["provider"] = reverse("operator:provider", args=["simulator"])
+    yield Shot("area-provider-take-out", area["provider"], sample.operator, submit="details.sure summary")
+    yield Shot("area-tenant-domain", area["tenant"], sample.operator, submit="details.sure summary")
     area["deployment"] = reverse("operator:deployment", args=["sonnet"])
     area["deployment-prices"] = reverse("operator:deployment_prices", args=["gpt-small"])
     area["group"] = reverse("operator:model_group", args=[sample.model])
