@@ -27,7 +27,7 @@ from tenants.models import Organization
 BATCH = 2_000
 # When the task begins each day, by UTC (``gateway.celery``).
 BEGINS_AT = time(3, 40)
-_PATIENCE = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '45s'"
+PATIENCE = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '45s'"
 _LAST_OF_BATCH = """
 SELECT started_at FROM billing_usageevent
 WHERE organization_id = %(organization)s AND started_at >= %(start)s AND started_at < %(limit)s
@@ -108,7 +108,7 @@ def remove_details(organization: Organization, *, now: datetime | None = None, s
 def _remove_batch(organization: Organization, limit: datetime) -> bool:
     """One batch more; whether it was the last."""
     with connection.cursor() as cursor:
-        cursor.execute(_PATIENCE)
+        cursor.execute(PATIENCE)
         # Who inserts an older request waits for this row, and whoever was first is seen by the other.
         progress = DetailRemoval.objects.select_for_update().get(organization=organization)
         if progress.done_until >= limit:

@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django_scopes import scopes_disabled
 
-from billing import ledger, partitions, reconcile, retention, rollups, spans
+from billing import ledger, partitions, reconcile, retention, rollups, spans, stored_content
 from billing.exports import making as exports
 from billing.models import TaskRun
 from billing.services import grants
@@ -152,15 +152,19 @@ def ensure_partitions() -> None:
 
 @shared_task(base=PlatformTask, soft_time_limit=60, time_limit=90)
 def remove_details() -> None:
-    """Have the details removed of requests that are older than their organizations keep them."""
-    hand_over(remove_details_of, retention.waiting(), DETAILS_EXPIRE)
+    """Have the details and contents removed of requests that are older than their organizations keep them."""
+    hand_over(remove_details_of, sorted({*retention.waiting(), *stored_content.waiting()}), DETAILS_EXPIRE)
 
 
 @shared_task(base=PlatformTask, soft_time_limit=240, time_limit=270)
 def remove_details_of(organization_id: int) -> None:
-    """Remove the details of the organization's old requests: for a minute, and then behind whoever waits."""
+    """Remove contents and details of the organization's old requests: for a minute each, and then behind whoever
+    waits."""
     organization = Organization.objects.filter(pk=organization_id).first()
-    if organization is not None and not retention.remove_details(organization):
+    if organization is None:
+        return
+    done = [stored_content.remove_content(organization), retention.remove_details(organization)]
+    if not all(done):
         hand_over(remove_details_of, [organization_id], DETAILS_EXPIRE)
 
 

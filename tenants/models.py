@@ -30,6 +30,8 @@ origin_validator = RegexValidator(
 )
 # For how many days at least, and at most, the details of requests are kept where not for ever.
 LEAST_DETAIL_DAYS, MOST_DETAIL_DAYS = 30, 3650
+# For how many days at most what was asked and answered is kept, where it is at all.
+MOST_CONTENT_DAYS = 365
 # Headers that tell a caller how its request was served.
 HIDEABLE_HEADERS = ("x-request-id", "x-weir-attempts", "x-weir-deployment", "x-weir-dropped-params")
 
@@ -126,6 +128,11 @@ class Organization(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(LEAST_DETAIL_DAYS), MaxValueValidator(MOST_DETAIL_DAYS)],
+    )
+    # Whether what is asked of /v1 and answered is stored (``billing.request_content``), and for how many days.
+    log_content = models.BooleanField(default=False, db_default=False)
+    content_days = models.PositiveSmallIntegerField(
+        default=30, db_default=30, validators=[MinValueValidator(1), MaxValueValidator(MOST_CONTENT_DAYS)]
     )
     # Names of the model groups it may use; null: all (of its plan).
     model_groups = ArrayField(models.CharField(max_length=100), null=True, blank=True)

@@ -29,6 +29,7 @@ class Permission(Enum):
     VIEW_MONEY = "view money"  # ledger, wallet, statements
     ADD_FUNDS = "add funds"  # payments, codes
     VIEW_REQUESTS = "view requests"  # the request list; never prompts
+    VIEW_CONTENT = "view content"  # what was asked and answered, where it is stored
     EXPORT_USAGE = "export usage"
     MAKE_OWN_KEYS = "make own keys"  # keys of one's own, in one's own teams
     MANAGE_KEYS = "manage keys"
@@ -48,7 +49,8 @@ _FINANCE = _READER | {P.ADD_FUNDS}
 _ADMIN = (
     _MEMBER
     | _READER
-    | {P.MANAGE_KEYS, P.MANAGE_QUOTAS, P.MANAGE_MEMBERS, P.MANAGE_TEAMS, P.MANAGE_NOTIFICATIONS, P.VIEW_AUDIT}
+    | {P.MANAGE_KEYS, P.MANAGE_QUOTAS, P.MANAGE_MEMBERS, P.MANAGE_TEAMS, P.MANAGE_NOTIFICATIONS}
+    | {P.VIEW_AUDIT, P.VIEW_CONTENT}
 )
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {

@@ -1,5 +1,6 @@
 """What it costs. The models stand in files by subject; import them from here."""
 
+from billing.models.content import ContentLoss, RequestContent
 from billing.models.detail import DetailRemoval
 from billing.models.end_user import BlockedEndUser
 from billing.models.exchange_rate import ExchangeRate
@@ -34,6 +35,7 @@ __all__ = (
     "BlockedEndUser",
     "Budget",
     "Checkout",
+    "ContentLoss",
     "DeadLetter",
     "DetailRemoval",
     "DirtyBucket",
@@ -47,6 +49,7 @@ __all__ = (
     "Quota",
     "ReconcileReport",
     "RedeemableCode",
+    "RequestContent",
     "Schedule",
     "ScheduleRecipient",
     "ScheduleRun",

@@ -237,6 +237,8 @@ def _organization(organization: Organization) -> dict[str, Any]:
             lower_max_tokens=organization.lower_max_tokens or None,
             store_responses=organization.store_responses or None,
             keep_details_days=organization.keep_details_days,
+            log_content=organization.log_content or None,
+            content_days=organization.content_days if organization.content_days != 30 else None,
             regions=organization.regions,
             hidden_headers=organization.hidden_headers,
             cors_origins=organization.cors_origins,

@@ -21,6 +21,7 @@ from routing.strategies import STRATEGIES
 from tenants.models import (
     HIDEABLE_HEADERS,
     LEAST_DETAIL_DAYS,
+    MOST_CONTENT_DAYS,
     MOST_DETAIL_DAYS,
     origin_validator,
     slug_validator,
@@ -152,6 +153,7 @@ TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Network = Annotated[str, AfterValidator(_network)]
 Moment = Annotated[date | datetime, BeforeValidator(_moment)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+ContentDays = Annotated[int, Field(ge=1, le=MOST_CONTENT_DAYS)]
 DetailDays = Annotated[int, Field(ge=LEAST_DETAIL_DAYS, le=MOST_DETAIL_DAYS)]
 Tokens = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Position = Annotated[int, Field(ge=0, le=2_147_483_647)]

@@ -19,6 +19,7 @@ from gateway.configuration.problems import Path, Problem
 from gateway.configuration.scalars import (
     Address,
     Amount,
+    ContentDays,
     Currency,
     DetailDays,
     Email,
@@ -288,6 +289,8 @@ class OrganizationBlock(Block):
     lower_max_tokens: bool = False
     store_responses: bool = False
     keep_details_days: DetailDays | None = None
+    log_content: bool = False
+    content_days: ContentDays = 30
     prices: dict[str, PriceBlock] = {}
     model_groups: list[str] | None = None
     regions: Regions | None = None

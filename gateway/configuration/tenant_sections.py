@@ -119,6 +119,8 @@ def _match_organization(run: Run, block: OrganizationBlock) -> Organization:
         "lower_max_tokens": block.lower_max_tokens,
         "store_responses": block.store_responses,
         "keep_details_days": block.keep_details_days,
+        "log_content": block.log_content,
+        "content_days": block.content_days,
         "model_groups": block.model_groups,
         "regions": block.regions,
         "hidden_headers": block.hidden_headers,

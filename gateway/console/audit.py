@@ -37,6 +37,7 @@ KINDS = {
     "ledgertransaction": "Posting",
     "modelgroup": "Model group",
     "signinprovider": "Sign-in provider",
+    "requestcontent": "Content of request",
     "visit": "Operator's visit",
 }
 

@@ -35,6 +35,7 @@ EXPLAINED = {
     Permission.VIEW_MONEY: "See the wallet, the ledger and statements",
     Permission.ADD_FUNDS: "Pay into the wallet, redeem codes",
     Permission.VIEW_REQUESTS: "See the list of requests, without their contents",
+    Permission.VIEW_CONTENT: "Read requests and answers, where the organization stores them",
     Permission.EXPORT_USAGE: "Export usage",
     Permission.MAKE_OWN_KEYS: "Make keys of one's own, in one's own teams",
     Permission.MANAGE_KEYS: "Make, change and revoke anybody's keys",

@@ -1,4 +1,4 @@
-"""The request list and the page of one request. Prompts are never kept, so never shown."""
+"""The request list and the page of one request. What was asked and answered is never on either."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.shortcuts import redirect, render
 from django.urls import path
 from django_scopes import scopes_disabled
 
+from billing import stored_content
 from billing.access import names_in, usage_event, usage_page, visible_to
 from billing.charge_lines import explain
 from billing.models import Quota, UsageEvent
@@ -22,6 +23,7 @@ from billing.tagged import Found, tagged_page, tags_offered
 from billing.usage_export import moment
 from gateway.console.access import TenantRequest, requires
 from gateway.console.charts import Span, timeline
+from gateway.console.contents import request_content
 from gateway.console.costs import chips
 from gateway.console.key_choice import choice, names_asked
 from gateway.console.request_filter import ENDS, NO_FILTER, STATUSES, RequestFilter, request_filter
@@ -277,6 +279,9 @@ def request_detail(request: TenantRequest, *, request_id: str) -> HttpResponse:
                 for name, value in tags.items()
             ],
             "same_key": f"key={event.key_id}",
+            "stored": stored_content.is_stored(tenant.organization, request_id),
+            "content_days": stored_content.kept_days(tenant.organization),
+            "may_read": tenant.may(Permission.VIEW_CONTENT),
         },
     )
 
@@ -284,4 +289,5 @@ def request_detail(request: TenantRequest, *, request_id: str) -> HttpResponse:
 urlpatterns = [
     path("", requests, name="requests"),
     path("<str:request_id>/", request_detail, name="request"),
+    path("<str:request_id>/content/", request_content, name="request_content"),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,13 +16,15 @@ from django.shortcuts import redirect, render
 from django.urls import path
 from django.utils import timezone
 
-from billing import retention
+from billing import retention, stored_content
 from billing.currencies import currencies_at
+from billing.request_content import MOST_BYTES
 from gateway.console.access import TenantRequest, confirmed, demand, requires
 from gateway.console.organizations import zones
 from gateway.second_factor import satisfies, secured
 from tenants.models import (
     LEAST_DETAIL_DAYS,
+    MOST_CONTENT_DAYS,
     MOST_DETAIL_DAYS,
     Membership,
     Organization,
@@ -31,6 +33,11 @@ from tenants.models import (
 )
 from tenants.permissions import Permission
 from tenants.services.organizations import update_organization
+
+# Of what could not be stored, so much is told.
+LOST_WITHIN = timedelta(days=30)
+# Ticked to save something else.
+CONFIRMATIONS = frozenset({"remove_details", "store_content"})
 
 
 class OrganizationSettings(forms.Form):
@@ -86,11 +93,22 @@ class OrganizationSettings(forms.Form):
         help_text="These pages then open only to members who have a passkey or an app for one-time codes, or who came "
         "through your own sign-in provider. Others are led to set one up. API keys work on as they are.",
     )
+    log_content = forms.BooleanField(
+        label="Store what is asked of /v1 and what is answered",
+        required=False,
+        help_text="For looking into what an app did. Where it is off, nothing of a prompt is kept.",
+    )
+    content_days = forms.IntegerField(
+        label="Days that they are stored", required=False, min_value=1, max_value=MOST_CONTENT_DAYS
+    )
+    store_content = forms.BooleanField(required=False)
 
     def __init__(self, organization: Organization, data: Any = None) -> None:
         self.organization = organization
         # The first day that keeps its details, where fewer days than before are asked for.
         self.removes_before: date | None = None
+        # Whether storing is to be switched on, which wants a second word.
+        self.starts_storing = False
         initial = {
             "name": organization.name,
             "time_zone": organization.time_zone,
@@ -100,6 +118,8 @@ class OrganizationSettings(forms.Form):
             "hidden_headers": organization.hidden_headers,
             # Within the platform's bound, which may be younger than the choice.
             "keep_details_days": organization.keep_details_days and retention.kept_days(organization),
+            "log_content": organization.log_content,
+            "content_days": organization.content_days,
             "cors_origins": "\n".join(organization.cors_origins),
             "require_mfa": organization.require_mfa,
         }
@@ -125,11 +145,18 @@ class OrganizationSettings(forms.Form):
         self.fields[name].choices = choices  # type: ignore[attr-defined]  # a ChoiceField
 
     def clean(self) -> dict[str, Any]:
-        """Fewer days remove what cannot be brought back, so they are to be confirmed by their effect."""
+        """What removes for good, and what stores prompts, is to be confirmed by its effect."""
         cleaned = super().clean() or {}
+        self._confirm_removal(cleaned)
+        self.starts_storing = cleaned["log_content"] and not self.organization.log_content
+        if self.starts_storing and not cleaned["store_content"]:
+            self.add_error("store_content", "Tick this to save.")
+        return cleaned
+
+    def _confirm_removal(self, cleaned: dict[str, Any]) -> None:
         wanted = cleaned.get("keep_details_days")
         if "keep_details_days" not in self.changed_data or "keep_details_days" in self.errors or not wanted:
-            return cleaned
+            return
         so_far = retention.kept_days(self.organization)
         if so_far is None or wanted < so_far:
             time_zone = self.organization.time_zone
@@ -137,7 +164,10 @@ class OrganizationSettings(forms.Form):
             self.removes_before = retention.first_day_kept(wanted, time_zone, tonight)
             if not cleaned["remove_details"]:
                 self.add_error("remove_details", "Tick this to save.")
-        return cleaned
+
+    def clean_content_days(self) -> int:
+        days: int | None = self.cleaned_data["content_days"]
+        return self.organization.content_days if days is None else days
 
     def clean_cors_origins(self) -> list[str]:
         origins = list(dict.fromkeys(self.cleaned_data["cors_origins"].replace(",", "\n").split()))
@@ -169,7 +199,7 @@ def settings(request: TenantRequest) -> HttpResponse:
             form.add_error("require_mfa", "Set up a passkey or one-time codes for yourself first.")
         if form.is_valid():
             changes = {
-                name: form.cleaned_data[name] for name in form.changed_data if name != "remove_details"
+                name: form.cleaned_data[name] for name in form.changed_data if name not in CONFIRMATIONS
             }
             try:
                 saved = update_organization(acting_user=request.user, organization=organization, **changes)
@@ -187,6 +217,11 @@ def settings(request: TenantRequest) -> HttpResponse:
         {
             "form": form,
             "may_change": may_change,
+            "content_days": stored_content.kept_days(organization),
+            "content_kib": MOST_BYTES // 1024,
+            "content_lost": stored_content.lost_since(organization, timezone.now() - LOST_WITHIN)
+            if organization.log_content
+            else 0,
             "detail_days": retention.kept_days(organization),
             "removed_until": retention.removed_until(organization),
             **Membership.objects.aggregate(people=Count("pk"), without_factor=Count("pk", filter=~secured())),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = {"width": 1360, "height": 860}, {"width": 390, "height": 844}
 HEAVIEST = 150 * 1024
+# In place of a text to fill in: a box to tick.
+TICK = "\N{CHECK MARK}"
 # What of axe-core's findings may not be: the words are its own, worst last.
 GRAVE = {"serious", "critical"}
 # Those of axe-core's rules that look at colours (https://dequeuniversity.com/rules/axe/4.12).
@@ -158,7 +160,10 @@ class Inspector:
         settle(page)
         weight = sum(weight_of(answer) for answer in window.answers)
         for selector, text in shot.fill:
-            page.fill(selector, text)
+            if text == TICK:
+                page.check(selector)
+            else:
+                page.fill(selector, text)
         if shot.submit:
             page.click(shot.submit)
             page.wait_for_load_state()

@@ -25,12 +25,14 @@ from billing.models import (
     Lease,
     Quota,
     ReconcileReport,
+    RequestContent,
     ScheduleRun,
     TaskRun,
     UsageEvent,
 )
 from billing.money import rounded
 from billing.payments.dummy import DummyProvider
+from billing.request_content import Content, Text
 from billing.services import checkouts
 from billing.services.end_users import block_end_user
 from billing.services.exchange_rates import set_exchange_rate
@@ -455,6 +457,28 @@ def _forget(organization: Organization) -> str:
     return UsageEvent.objects.filter(details_removed_at__isnull=False).latest("started_at").request_id
 
 
+def _store(organization: Organization, request: str) -> None:
+    """What was asked and answered in one request."""
+    asked = {
+        "model": "quality",
+        "messages": [
+            {"role": "system", "content": "Answer in one sentence."},
+            {"role": "user", "content": "Which of our orders to Ostrava are late, and why?"},
+        ],
+        "stream": True,
+    }
+    words = "Two of them, 4711 and 4718: the first waits for customs, the second was never picked up."
+    chunks = [{"choices": [{"index": 0, "delta": {"content": f"{word} "}}]} for word in words.split()]
+    sent = orjson.dumps(asked)
+    got = b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+    RequestContent.objects.create(
+        organization=organization,
+        request_id=request,
+        started_at=UsageEvent.objects.get(request_id=request).started_at,
+        content=Content(Text.of(sent, len(sent)), Text.of(got, len(got))).sealed(),
+    )
+
+
 def _exports(organization: Organization, by: User) -> None:
     """Two files, and one that is being made."""
     today = timezone.localdate()
@@ -562,7 +586,7 @@ def make_sample() -> Sample:
         currency="EUR",
     )
     make_price_story(acme, timezone.now())
-    empty = create_organization(acting_user=None, slug="newco", name="Newco")
+    empty = create_organization(acting_user=None, slug="newco", name="Newco", log_content=True)
     people = _people(acme)
     top_up(acting_user=people["ann"].user, organization=acme, amount=Decimal(80), reference="invoice-2201")
     newcomer = add_member(
@@ -582,6 +606,7 @@ def make_sample() -> Sample:
         pass
     with scope(organization=acme):
         old_request = _forget(acme)
+        _store(acme, request)
     while ledger.post_usage():
         pass
     adjust(

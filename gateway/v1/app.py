@@ -16,6 +16,7 @@ from gateway.draining import Draining
 from gateway.v1.admission import Grant
 from gateway.v1.blocking import demand_not_blocked
 from gateway.v1.capacity import Hold
+from gateway.v1.content_log import Heard
 from gateway.v1.cors import preflight, readable
 from gateway.v1.endpoints import ENDPOINTS, Endpoint, errors_of
 from gateway.v1.error_shapes import ANTHROPIC, ErrorShape
@@ -67,6 +68,8 @@ class Call:
     exchange: Exchange
     endpoint: Endpoint | None
     errors: ErrorShape
+    # The ``send`` that leads to the client itself.
+    client: Send = field(init=False)
     headers: dict[bytes, bytes] = field(init=False)
     base: Headers = field(init=False)
     # The request's id, unless it is hidden from the caller.
@@ -75,8 +78,11 @@ class Call:
     # What is sent, where the client may ask for it again.
     recorder: Recorder | None = None
     form: Form | None = None
+    # What the client asked and got, where that is stored.
+    heard: Heard | None = None
 
     def __post_init__(self) -> None:
+        self.client = self.send
         self.headers = dict(self.scope["headers"])
         self.told_id = self.exchange.request_id
         request_id = self.told_id.encode()
@@ -92,6 +98,16 @@ class Call:
         if given is None and b"x-api-key" in self.headers:
             given = b"Bearer " + self.headers[b"x-api-key"]
         return (given or b"").decode("latin-1")
+
+    async def read(self, hold: Hold) -> bytes | Form | None:
+        """The body; None: the client left in the middle of it. Raises V1Error."""
+        if self.endpoint is not None and self.endpoint.form is not None:
+            self.form = await read_form(self.receive, self.headers, hold)
+            return self.form
+        raw = await _body(self.receive, self.headers, hold)
+        if self.heard is not None and raw is not None:
+            self.heard.ask(raw)
+        return raw
 
 
 class App:
@@ -129,11 +145,7 @@ class App:
         endpoint = ENDPOINTS.get(path)
         exchange = Exchange(endpoint.name if endpoint is not None else "")
         call = Call(scope, receive, send, exchange, endpoint, errors_of(path))
-        if endpoint is not None and HEADER in call.headers:
-            call.send = call.recorder = Recorder(send, exchange)
-        if endpoint is not None and endpoint.shape is not None:
-            keep = partial(self._keep, exchange) if endpoint.kept else None
-            call.send = Shown(call.send, exchange, endpoint.shape, keep)
+        self._show_through(call, call.client)
         try:
             try:
                 await self._route(call)
@@ -152,6 +164,29 @@ class App:
                     await call.send({"type": "http.response.body", "body": error_event(STOPPED)})
                 raise
             self._finish(call, "client_gone", CLIENT_GONE_STATUS)
+        finally:
+            if call.heard is not None and self.worker is not None:
+                self.worker.contents.add(exchange, call.heard)
+
+    def _show_through(self, call: Call, send: Send) -> None:
+        """Have what is answered shown to the client in the words of its API, and recorded where it may ask again."""
+        endpoint, call.send = call.endpoint, send
+        if endpoint is not None and HEADER in call.headers:
+            call.send = call.recorder = Recorder(send, call.exchange)
+        if endpoint is not None and endpoint.shape is not None:
+            keep = partial(self._keep, call.exchange) if endpoint.kept else None
+            call.send = Shown(call.send, call.exchange, endpoint.shape, keep)
+
+    def _heed(self, call: Call, principal: Principal) -> None:
+        """Do with the answer, whatever it is, as the caller's organization wants."""
+        if principal.logs_content and call.endpoint is not None:
+            call.heard = Heard(call.client)
+            self._show_through(call, call.heard)
+        if b"x-request-id" in principal.hidden_headers:
+            call.base.clear()
+            call.told_id = None
+        if principal.cors_origins:
+            call.base += readable(call.headers, principal)
 
     async def _route(self, call: Call) -> None:
         path, method = call.scope["path"], call.scope["method"]
@@ -174,11 +209,7 @@ class App:
         call.exchange.principal = await worker.principals.authenticate(
             call.authorization, client[0] if client else ""
         )
-        if b"x-request-id" in call.exchange.principal.hidden_headers:
-            call.base.clear()
-            call.told_id = None
-        if call.exchange.principal.cors_origins:
-            call.base += readable(call.headers, call.exchange.principal)
+        self._heed(call, call.exchange.principal)
         if method not in allowed:
             raise MethodNotAllowed(
                 f"Not allowed to {method} on {printable(path)}. Use {' or '.join(allowed)}.",
@@ -189,11 +220,7 @@ class App:
             return
         hold = worker.capacity.take()
         try:
-            raw: bytes | Form | None
-            if call.endpoint is not None and call.endpoint.form is not None:
-                raw = call.form = await read_form(call.receive, call.headers, hold)
-            else:
-                raw = await _body(call.receive, call.headers, hold)
+            raw = await call.read(hold)
             if raw is None:
                 call.exchange.client_gone = True
                 self._finish(call, "client_gone", CLIENT_GONE_STATUS)

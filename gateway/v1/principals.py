@@ -46,6 +46,8 @@ class Principal:
     lowers_output: bool
     # Whether its responses are kept (``gateway.v1.stored``).
     stores_responses: bool
+    # Whether what it asks and is answered is stored (``gateway.v1.content_log``).
+    logs_content: bool
     expires_at: datetime | None
     allowed_networks: tuple[Network, ...] | None
     # What the organization may use, and what this key may use of it; None: everything.
@@ -178,8 +180,8 @@ SELECT COALESCE(k.successor_id, k.id) AS id, k.name, k.team_id, k.owner_id, k.or
        k.paused_at IS NOT NULL AS paused,
        k.model_groups AS key_groups,
        t.slug AS team, t.model_groups AS team_groups, o.slug AS organization, o.model_groups AS organization_groups,
-       o.markup, o.lower_max_tokens, o.store_responses, o.regions, o.hidden_headers, o.cors_origins, o.time_zone,
-       o.plan_id, p.name AS plan, p.model_groups AS plan_groups
+       o.markup, o.lower_max_tokens, o.store_responses, o.log_content, o.regions, o.hidden_headers, o.cors_origins,
+       o.time_zone, o.plan_id, p.name AS plan, p.model_groups AS plan_groups
 FROM tenants_apikey k
 JOIN tenants_team t ON t.id = k.team_id
 JOIN tenants_organization o ON o.id = k.organization_id
@@ -253,6 +255,7 @@ def _principal(row: dict[str, Any], quotas: list[dict[str, Any]], at: datetime) 
         markup=row["markup"],
         lowers_output=row["lower_max_tokens"],
         stores_responses=row["store_responses"],
+        logs_content=row["log_content"],
         expires_at=row["expires_at"],
         allowed_networks=None if networks is None else tuple(map(_network, networks)),
         organization_groups=_narrowed(row["plan_groups"], row["organization_groups"]),

@@ -24,6 +24,7 @@ from gateway.v1.affinity import Affinity
 from gateway.v1.blocking import NOBODY, Blocked, load_blocked
 from gateway.v1.board import Board
 from gateway.v1.capacity import Capacity
+from gateway.v1.content_log import ContentLog
 from gateway.v1.cors import load_origins
 from gateway.v1.idempotency import IdempotencyKeys
 from gateway.v1.journal import Journal
@@ -94,6 +95,7 @@ class Worker:
         self.abandoned = Abandoned(settings.ABANDONED_SECONDS, settings.ABANDONED_TOKENS)
         self.upstream = Upstream()
         self._checks = UsageChecks(self.pool, settings.ACCOUNTING_SAMPLE)
+        self.contents = ContentLog(self._dsn)
         self.relay = Relay(self.upstream, self.pulse, self._checks)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -121,6 +123,7 @@ class Worker:
             asyncio.create_task(self._board.run()),
             asyncio.create_task(self.affinity.run()),
             asyncio.create_task(self._checks.run()),
+            asyncio.create_task(self.contents.run()),
         ]
 
     async def stop(self) -> None:
@@ -129,6 +132,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._checks.close()
+        await self.contents.close()
         try:
             await self._leases.close()
         except Exception:  # the shipper returns the leases of a worker that is gone

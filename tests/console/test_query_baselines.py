@@ -101,7 +101,7 @@ QUERIES = {
     "console:price_history": 6,
     "console:quotas": 35,
     "console:quotas_csv": 31,
-    "console:request": 8,
+    "console:request": 9,
     "console:requests": 14,
     "console:roles": 5,
     "console:settings": 8,

@@ -125,6 +125,27 @@ def test_days_of_details_out_of_bounds_change_nothing(
     assert stored().keep_details_days is None
 
 
+def test_storing_prompts_is_confirmed_by_what_it_means_and_audited(acme: Cast, sign_in: SignIn) -> None:
+    client: Any = sign_in(acme.ann)
+    asked = client.post(PAGE, {**KEPT, "log_content": "on"})
+    assert asked.status_code == 422
+    assert "From now on what is asked with every key of Acme Ltd" in asked.content.decode()
+    assert not stored().log_content
+    wanted = {**KEPT, "log_content": "on", "content_days": "7"}
+    assert client.post(PAGE, {**wanted, "store_content": "on"}).status_code == 302
+    assert (stored().log_content, stored().content_days) == (True, 7)
+    entry = AuditEntry.objects.filter(target_id=str(acme.organization.pk), verb="changed").latest("pk")
+    assert entry.detail == {
+        "log_content": {"from": False, "to": True},
+        "content_days": {"from": 30, "to": 7},
+    }
+    assert "is stored for 7 days" in client.get(PAGE).content.decode()
+    # Once on, other changes need no second word; off, it is off at once.
+    assert client.post(PAGE, {**wanted, "name": "Other"}).status_code == 302
+    assert client.post(PAGE, KEPT).status_code == 302
+    assert (stored().log_content, stored().content_days) == (False, 7)
+
+
 def test_an_admin_reads_them_without_a_button_to_save(acme: Cast, sign_in: SignIn) -> None:
     html = sign_in(acme.adam).get(PAGE).content.decode()
     assert "Owners change these" in html

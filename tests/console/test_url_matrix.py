@@ -25,7 +25,8 @@ from django_scopes import scopes_disabled
 from pytest_django.plugin import DjangoDbBlocker
 
 from billing.exports.making import make_due
-from billing.models import Checkout, LedgerEntry, LedgerTransaction
+from billing.models import Checkout, LedgerEntry, LedgerTransaction, RequestContent
+from billing.request_content import Content
 from billing.services.codes import make_code
 from billing.services.end_users import block_end_user
 from billing.services.exports import request_export
@@ -162,6 +163,7 @@ READS: dict[str, tuple[int, ...]] = {
     "console:statement_csv": EXPORTERS,
     "console:requests": ALL,
     "console:request": WATCHERS,
+    "console:request_content": WRITE_ONLY,
     "operator:tenants": NOBODY,
     "operator:tenant": NOBODY,
     "operator:tenant_standing": NOBODY,
@@ -226,6 +228,7 @@ WITH_OBJECT = (
     "console:invitation_resend",
     "console:invitation_revoke",
     "console:request",
+    "console:request_content",
     "console:export_file",
     "console:export_checksum",
     "console:export_remove",
@@ -345,6 +348,8 @@ WRITES = [
     Write("code_redeem", (302, 403, 302, 403, 403, 403), {"code": "{code}"}),
     # Pays at the dummy provider.
     Write("checkout", (302, 403, 302, 403, 403, 403)),
+    # Reading it is on record.
+    Write("request_content", MANAGERS),
     Write("invitation_resend", MANAGERS),
     Write("invitation_resend", (200, 403, 403, 403, 403, 403), {}, {"invitation": "{owners_invitation}"}),
     Write("invitation_revoke", MANAGED),
@@ -462,6 +467,13 @@ def make_world() -> World:
         pause_key(acting_user=people["owner"].user, key=paused)
     for tenant in (acme, globex):
         event(tenant.batch, "2026-03-01T10:00", f"req-{tenant.organization.slug}")
+        with scopes_disabled():
+            RequestContent.objects.create(
+                organization=tenant.organization,
+                request_id=f"req-{tenant.organization.slug}",
+                started_at=utc("2026-03-01T10:00"),
+                content=Content(None, None).sealed(),
+            )
     invited = {
         name: invite(
             acting_user=None, organization=tenant.organization, email=f"{name}@x.example", role=role

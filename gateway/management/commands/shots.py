@@ -18,7 +18,7 @@ from django.db import connection
 from django.test.testcases import LiveServerThread
 from django.urls import URLResolver, get_resolver, resolve, reverse
 
-from gateway.management.inspection import Inspector, Shot
+from gateway.management.inspection import TICK, Inspector, Shot
 from tenants.models import User
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ CHROMIUM = "/usr/bin/chromium"
 NO_PAGE = {
     "quota_save",
     "quota_raise",
+    "request_content",
     "notification_channel",
     "end_user_limits",
     "end_user_standing",
@@ -338,11 +339,15 @@ def _settings(page: str, sample: Sample) -> Iterator[Shot]:
     save = ".form-foot .primary"
     yield Shot("settings-wrong", page, owner, fill=wrong, submit=save)
     fewer = (("[name=keep_details_days]", "30"),)
+    yield Shot("settings-stores", page, owner, fill=(("[name=log_content]", TICK),), submit=save)
     for suffix, dark, narrow in (("", False, False), ("-dark", True, False), ("-narrow", False, True)):
         yield Shot(f"settings-removes{suffix}", page, owner, dark, narrow, fewer, save)
     old = reverse("console:request", args=[sample.acme.slug, sample.old_request])
     yield Shot("request-old", old, owner)
     yield Shot("request-old-narrow", old, owner, narrow=True)
+    request, show = old.replace(sample.old_request, sample.request), "form[action$='/content/'] button"
+    for suffix, dark, narrow in (("", False, False), ("-dark", True, False), ("-narrow", False, True)):
+        yield Shot(f"request-content{suffix}", request, owner, dark, narrow, submit=show)
 
 
 def without_picture(shots: list[Shot]) -> set[str]:
