@@ -231,7 +231,12 @@ if not (SIGN_UP_CREDIT.is_finite() and SIGN_UP_CREDIT >= 0):
     raise ImproperlyConfigured("SIGN_UP_CREDIT must be a number of dollars, 0 or more.")
 # SIGN_UP_PLAN: name of the plan such an organization is on; empty: none.
 SIGN_UP_PLAN: str = env.str("SIGN_UP_PLAN", default="")
-ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key"}
+ACCOUNT_RATE_LIMITS = {
+    "login_failed": "10/m/ip,5/5m/key",
+    # Each asks an organization's provider, and whole offices begin their day behind one address.
+    "single_sign_on": "60/m/ip",
+    "domain_check": "10/m/user",
+}
 # They are counted in PostgreSQL, which signing in needs anyway, so that every process counts the same.
 CACHES = {
     "default": {
@@ -259,6 +264,11 @@ if not all("@" in address for address in OPERATOR_EMAILS):
 # WEBHOOK_PRIVATE_ADDRESSES: whether notifications may go to private networks and organizations' sign-in
 # providers be in them, and over plain http.
 WEBHOOK_PRIVATE_ADDRESSES: bool = env.bool("WEBHOOK_PRIVATE_ADDRESSES", default=DEBUG)
+
+# DNS_RESOLVER: IP addresses of name servers between commas, each with a port if it is not 53; empty: the machine's.
+DNS_RESOLVER: list[str] = env.list("DNS_RESOLVER", default=[])
+# DNS_SECONDS: how long they have to answer.
+DNS_SECONDS: float = env.float("DNS_SECONDS", default=3.0)
 
 # --- The data plane ----------------------------------------------------------------------------
 

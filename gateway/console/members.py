@@ -107,18 +107,18 @@ def _asks_for_owner(request: TenantRequest) -> bool:
     return request.POST.get("role") == Role.OWNER.value
 
 
-def _is_owner(number: int) -> bool:
-    return Membership.objects.filter(pk=number, role=Role.OWNER.value).exists()
-
-
 def _changes_owners(request: TenantRequest, member: int) -> str:
-    if _is_owner(member):
-        return "take away the role of an owner"
-    return "make somebody an owner" if _asks_for_owner(request) else ""
+    found = Membership.objects.select_related("user").filter(pk=member).first()
+    if found is None or (found.role == Role.OWNER.value) is _asks_for_owner(request):
+        return ""
+    if _asks_for_owner(request):
+        return f"make {found.user.email} an owner"
+    return f"take the role of owner from {found.user.email}"
 
 
 def _removes_owner(request: TenantRequest, member: int) -> str:  # noqa: ARG001  # the arguments of the view
-    return "remove an owner" if _is_owner(member) else ""
+    found = Membership.objects.select_related("user").filter(pk=member, role=Role.OWNER.value).first()
+    return f"remove the owner {found.user.email}" if found is not None else ""
 
 
 @requires(Permission.MANAGE_MEMBERS)

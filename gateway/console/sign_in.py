@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from allauth.core import ratelimit
 from django import forms
 from django.contrib import messages
 from django.http import HttpResponse, HttpResponseBadRequest
@@ -170,9 +171,26 @@ def domain_claim(request: TenantRequest) -> HttpResponse:
         except domains.DomainError as error:
             form.add_error("domain", str(error))
         else:
-            messages.success(request, f"Claimed {claim.domain}. Publish its record, then ask an operator.")
+            messages.success(request, f"Claimed {claim.domain}. Publish its record, then check it.")
             return _back(request)
     return _page(request, _provider(request), domain_form=form, status=422)
+
+
+@requires(Permission.MANAGE_ORGANIZATION)
+@require_POST
+def domain_check(request: TenantRequest, domain: int) -> HttpResponse:
+    """Look up a domain's record; the domain is the organization's own if it is there."""
+    claim = get_object_or_404(EmailDomain, pk=domain)
+    if not ratelimit.consume(request, action="domain_check", user=request.user):
+        refused: HttpResponse = ratelimit.respond_429(request)
+        return refused
+    try:
+        domains.check_domain(acting_user=request.user, claim=claim)
+    except domains.DomainError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, f"{claim.domain} is yours. Your provider signs its people in.")
+    return _back(request)
 
 
 @requires(Permission.MANAGE_ORGANIZATION)
@@ -195,5 +213,6 @@ urlpatterns = [
     path("", single_sign_on, name="single_sign_on"),
     path("change/", single_sign_on_change, name="single_sign_on_change"),
     path("domains/", domain_claim, name="domain_claim"),
+    path("domains/<int:domain>/check/", domain_check, name="domain_check"),
     path("domains/<int:domain>/remove/", domain_drop, name="domain_drop"),
 ]

@@ -1,7 +1,8 @@
 """Domains of e-mail addresses: how they are written, who claims them, and whose they are.
 
-A claim is proved by a TXT record that only the domain's administrator can publish. An operator looks it
-up and confirms; until then the claim means nothing, and several organizations may make it.
+A claim is proved by a TXT record that only the domain's administrator can publish. It is looked up when an
+owner asks, or an operator has seen it and confirms; until then the claim means nothing, and several
+organizations may make it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from django.utils import timezone
 from django_scopes import scopes_disabled
 
 from gateway.models import EmailDomain
+from gateway.single_sign_on.records import LookUpError, txt_records
 from tenants.models import Organization, User
 from tenants.services import audit
 
@@ -106,11 +108,27 @@ def drop_domain(*, acting_user: User | None, claim: EmailDomain) -> None:
         claim.delete()
 
 
-@transaction.atomic
-def confirm_domain(*, acting_user: User | None, claim: EmailDomain) -> EmailDomain:
-    """Make ``claim`` the organization's own; the operator has seen its TXT record.
+def check_domain(*, acting_user: User | None, claim: EmailDomain) -> EmailDomain:
+    """Make ``claim`` the organization's own if its TXT record is published. Raises ``DomainError``."""
+    try:
+        found = txt_records(claim.domain)
+    except LookUpError as error:
+        raise DomainError(f"{error} Nothing was changed.") from None
+    if record_of(claim) not in found:
+        others = [text for text in found if text.startswith(RECORD)]
+        seen = "another claim's record" if others else f"{len(found) or 'no'} other TXT records"
+        raise DomainError(
+            f"{claim.domain} does not have the record yet: {seen} found. "
+            "It can take an hour until name servers tell a new one."
+        )
+    return confirm_domain(acting_user=acting_user, claim=claim, by="TXT record")
 
-    Raises ``DomainError`` if it is another organization's.
+
+@transaction.atomic
+def confirm_domain(*, acting_user: User | None, claim: EmailDomain, by: str = "an operator") -> EmailDomain:
+    """Make ``claim`` the organization's own: an operator has seen its TXT record, or it was looked up.
+
+    ``by`` says which in the audit log. Raises ``DomainError`` if it is another organization's.
     """
     with scopes_disabled():
         locked = EmailDomain.objects.select_for_update(no_key=True, of=("self",)).get(pk=claim.pk)
@@ -123,6 +141,10 @@ def confirm_domain(*, acting_user: User | None, claim: EmailDomain) -> EmailDoma
         except IntegrityError:
             raise DomainError(f"{locked.domain} belongs to another organization.") from None
         audit.record(
-            acting_user=acting_user, verb="confirmed", target=locked, organization=locked.organization
+            acting_user=acting_user,
+            verb="confirmed",
+            target=locked,
+            organization=locked.organization,
+            detail={"by": by},
         )
     return locked

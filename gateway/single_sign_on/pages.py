@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from allauth.account.utils import perform_login
+from allauth.core import ratelimit
 from django import forms
 from django.conf import settings
 from django.contrib.auth import logout
@@ -73,6 +74,13 @@ def callback_url(slug: str) -> str:
     return settings.PUBLIC_URL + reverse("console:sign_in_callback", args=[slug])
 
 
+def _too_often(request: HttpRequest) -> HttpResponse | None:
+    """The answer (429) to an address from which sign-ins were begun too often; None for others."""
+    # django-allauth counts no GET unless it is told to.
+    refused: HttpResponse | None = ratelimit.consume_or_429(request, action="single_sign_on", limit_get=True)
+    return refused
+
+
 def _next(request: HttpRequest, slug: str) -> str:
     """Where to go in the end: only within this console."""
     wanted = request.GET.get("next", "")
@@ -86,6 +94,9 @@ def sign_in_email(request: HttpRequest) -> HttpResponse:
     """``/sign-in/``: an address; on to the organization whose domain it is in."""
     form = Address(request.POST or None)
     if request.method == "POST" and form.is_valid():
+        # Else whose domains are here could be asked of a list.
+        if (refused := _too_often(request)) is not None:
+            return refused
         email = form.cleaned_data["email"].lower()
         organization = holder(email)
         with scopes_disabled():
@@ -125,6 +136,8 @@ def sign_in_start(request: HttpRequest, slug: str) -> HttpResponse:
     ``?again=1``: the person is signed in already and proves who they are once more.
     """
     provider = _provider(slug)
+    if (refused := _too_often(request)) is not None:
+        return refused
     again = "again" in request.GET and request.user.is_authenticated
     try:
         endpoints = discover(provider.issuer)

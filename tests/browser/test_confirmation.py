@@ -34,7 +34,7 @@ def test_an_owner_is_made_after_the_password(
             page.click(f"form[action$='/members/{cast.bob.pk}/role/'] button")
         page.fill("[name=password]", PASSWORD)
         page.click("main button:has-text('Confirm')")
-        assert "make somebody an owner" in page.inner_text("main")
+        assert f"make {cast.bob.user.email} an owner" in page.inner_text("main")
         page.click("button:has-text('Go on')")
         page.wait_for_url(f"**/o/{slug}/members/")
         return page.inner_text("#toasts")

@@ -96,6 +96,10 @@ def test_an_owner_opens_the_way_a_newcomer_takes_it_and_it_becomes_the_only_one(
         by_provider(page, owner)
         page.get_by_role("link", name="Sign-in", exact=True).click()
         page.get_by_role("button", name="Switch on").click()
+        # It is dangerous, and the provider did not say whether it asked: so it is asked to.
+        page.get_by_role("link", name="Sign in again at 127.0.0.1").click()
+        page.get_by_role("link", name=f"I am {owner}").click()
+        page.get_by_role("button", name="Go on").click()
         page.get_by_text("Only the provider lets people in").wait_for()
         sign_out(page)
 

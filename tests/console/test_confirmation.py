@@ -63,21 +63,25 @@ def secret_is(name: str, secret: str) -> bool:
 
 ACTS = {
     "owner made": Act(
-        "ann", "/o/acme/members/{bob}/role/", {"role": "owner"}, lambda: role_of("bob") == "owner", "an owner"
+        "ann",
+        "/o/acme/members/{bob}/role/",
+        {"role": "owner"},
+        lambda: role_of("bob") == "owner",
+        "make bob@acme.example an owner",
     ),
     "owner unmade": Act(
         "ann",
         "/o/acme/members/{oona}/role/",
         {"role": "viewer"},
         lambda: role_of("oona") == "viewer",
-        "the role of an owner",
+        "take the role of owner from oona@acme.example",
     ),
     "owner removed": Act(
         "ann",
         "/o/acme/members/{oona}/remove/",
         {},
         lambda: not Membership.objects.filter(user__email="oona@acme.example").exists(),
-        "remove an owner",
+        "remove the owner oona@acme.example",
     ),
     "owner added": Act(
         "ann",

@@ -46,7 +46,7 @@ from tests.console import test_url_matrix as matrix
 pytestmark = pytest.mark.django_db
 
 # The world of the matrix: a tenant in which every address has its object.
-made, files, world = matrix.made, matrix.files, matrix.world
+made, files, names, world = matrix.made, matrix.files, matrix.names, matrix.world
 
 # Two of each are the session and the person, two more the membership and its teams.
 QUERIES = {

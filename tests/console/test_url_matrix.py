@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.core.cache import cache as attempts
 from django.db import connection, transaction
 from django.test import Client, override_settings
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
@@ -33,8 +34,9 @@ from billing.services.exports import request_export
 from billing.services.quotas import set_quota
 from billing.services.schedules import set_schedule
 from billing.statements.making import make_through
+from gateway.models import EmailDomain
 from gateway.notifications.channels import add_channel
-from gateway.single_sign_on.domains import claim_domain
+from gateway.single_sign_on.domains import claim_domain, record_of
 from gateway.single_sign_on.providers import save_provider
 from routing.models import ModelGroup
 from tenants.models import Membership, Organization, TeamMembership
@@ -42,6 +44,7 @@ from tenants.permissions import Role
 from tenants.services.invitations import invite
 from tenants.services.keys import create_key, pause_key
 from tests.billing.made_usage import Tenant, event, make_member, make_tenant, utc
+from tests.name_server import NameServer
 from tests.signed_in import proved
 
 pytestmark = [
@@ -129,6 +132,7 @@ READS: dict[str, tuple[int, ...]] = {
     "console:single_sign_on_change": (405, 403, 403, 403, 403, 403),
     "console:domain_claim": (405, 403, 403, 403, 403, 403),
     "console:domain_drop": (405, 403, 403, 403, 403, 403),
+    "console:domain_check": (405, 403, 403, 403, 403, 403),
     "console:notifications": MANAGERS,
     "console:deliveries_csv": MANAGERS,
     "console:notification_channel": WRITE_ONLY,
@@ -221,6 +225,7 @@ WITH_OBJECT = (
     "console:quota_raise",
     "console:notification_channel",
     "console:domain_drop",
+    "console:domain_check",
     "console:member_role",
     "console:member_remove",
     "console:team",
@@ -307,6 +312,7 @@ WRITES = [
     Write("single_sign_on_change", OWNED, {"do": "remove"}),
     Write("domain_claim", OWNED, {"domain": "new.example"}),
     Write("domain_drop", OWNED),
+    Write("domain_check", OWNED),
     Write("notification_channel", MANAGED, {"do": "test"}),
     Write("notification_channel", MANAGED, {"do": "off"}),
     Write("notification_channel", MANAGED, {"do": "remove"}),
@@ -416,24 +422,39 @@ class World:
 
 
 @pytest.fixture(scope="module")
+def names() -> Iterator[NameServer]:
+    """The one name server that is asked."""
+    running = NameServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the world's exports are."""
     return tmp_path_factory.mktemp("world")
 
 
 @pytest.fixture(scope="module")
-def made(django_db_setup: None, django_db_blocker: DjangoDbBlocker, files: Path) -> Iterator[World]:
+def made(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, files: Path, names: NameServer
+) -> Iterator[World]:
     """The world, made once, in a transaction around those of the tests."""
     with django_db_blocker.unblock(), transaction.atomic():
         with override_settings(EXPORT_DIR=files):
             made = make_world()
+        with scopes_disabled():
+            names.records = {claim.domain: [[record_of(claim)]] for claim in EmailDomain.objects.all()}
         yield made
         transaction.set_rollback(True)
 
 
 @pytest.fixture
-def world(made: World, files: Path, db: None, settings: Any, tmp_path: Path) -> World:
+def world(made: World, files: Path, names: NameServer, db: None, settings: Any, tmp_path: Path) -> World:
     """The world as it was made, whatever other tests did to theirs."""
+    settings.DNS_RESOLVER, settings.DNS_SECONDS = [names.address], 60.0
+    # What counts attempts outlives a test.
+    attempts.clear()
     settings.EXPORT_DIR = shutil.copytree(files, tmp_path / "world")
     return deepcopy(made)
 

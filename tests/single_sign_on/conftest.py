@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django_scopes import scopes_disabled
 
@@ -40,6 +41,8 @@ def acme(db: None, everywhere: None, settings: Any, idp: LittleProvider) -> Cast
     settings.SIGN_UP = "invited"
     # The little provider is on this machine, without a certificate.
     settings.WEBHOOK_PRIVATE_ADDRESSES = True
+    # What counts attempts outlives a test.
+    cache.clear()
     cast = make_cast("acme")
     set_up(cast.organization, idp, "acme.example")
     return cast

@@ -72,6 +72,7 @@ NO_PAGE = {
     "single_sign_on_change",
     "domain_claim",
     "domain_drop",
+    "domain_check",
     # Only where a second factor is demanded of somebody who has none.
     "second_factor",
 }
