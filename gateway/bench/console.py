@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -61,12 +62,14 @@ ASKED = {
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One page: milliseconds until the whole answer is made, its queries, and its size in bytes, also
-    as it travels."""
+    """One page: milliseconds until the whole answer is made, how many of them this process and PostgreSQL's
+    for it were computing (at least, which other programs hardly change; None where the system does not
+    tell), its queries, and its size in bytes, also as it travels."""
 
     page: str
     median: float
     worst: float
+    cpu: float | None
     queries: int
     size: int
     packed: int
@@ -132,19 +135,34 @@ def ask(large: Large, name: str, address: str, repeats: int) -> Timed:
 
     client = Client()
     client.force_login(large.owner, backend="django.contrib.auth.backends.ModelBackend")
-    took = []
+    took, computed = [], []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began, before = time.perf_counter(), _computed()
         response = client.get(address)
         body = response.content
         took.append((time.perf_counter() - began) * 1000)
+        computed.append(_computed() - before)
         if response.status_code >= 500:
             raise RuntimeError(f"{address} answered {response.status_code}.")
     with CaptureQueriesContext(connection) as queries:
         client.get(address)
     note = "" if response.status_code == 200 else f" ({response.status_code})"
     median, worst = round(statistics.median(took), 1), round(max(took), 1)
-    return Timed(f"{name}{note}", median, worst, len(queries), len(body), len(gzip.compress(body)))
+    cpu = None if isnan(computed[0]) else round(min(computed), 1)
+    return Timed(f"{name}{note}", median, worst, cpu, len(queries), len(body), len(gzip.compress(body)))
+
+
+def _computed() -> float:
+    """Milliseconds of CPU that this process and the PostgreSQL process of its connection have used; nan
+    where that cannot be known."""
+    from django.db import connection
+
+    connection.ensure_connection()
+    try:
+        used = Path(f"/proc/{connection.connection.info.backend_pid}/schedstat").read_text().split()[0]
+    except OSError:
+        return nan
+    return time.process_time() * 1000 + int(used) / 1_000_000
 
 
 def main() -> int:
@@ -191,13 +209,14 @@ def main() -> int:
 
 def table(large: Large, options: argparse.Namespace) -> Iterator[Timed]:
     """Ask for every page and print its line."""
-    say(f"{'page':<44} {'median ms':>9} {'worst':>8} {'queries':>8} {'KB':>7} {'packed':>7}")
+    say(f"{'page':<44} {'median ms':>9} {'worst':>8} {'CPU ms':>8} {'queries':>8} {'KB':>7} {'packed':>7}")
     for name, address in addresses(large):
         if options.only not in name:
             continue
         timed = ask(large, name, address, options.repeats)
         sizes = f"{timed.size / 1024:>7.0f} {timed.packed / 1024:>7.0f}"
-        say(f"{timed.page:<44} {timed.median:>9.1f} {timed.worst:>8.1f} {timed.queries:>8} {sizes}")
+        cpu = f"{'':>8}" if timed.cpu is None else f"{timed.cpu:>8.1f}"
+        say(f"{timed.page:<44} {timed.median:>9.1f} {timed.worst:>8.1f} {cpu} {timed.queries:>8} {sizes}")
         yield timed
 
 

@@ -13,7 +13,7 @@ from django_scopes import scopes_disabled
 
 from billing.calendars import period_bounds
 from billing.models import Budget, Quota
-from billing.sums import Sums, grouped
+from billing.sums import HOUR, Sums, grouped, hour_floor
 from gateway.console import keyring
 from gateway.console.gauges import used_now
 from tenants.access import TenantAccess
@@ -179,9 +179,9 @@ class Counters:
             where = Q(**{f"{by}_id__in": {getattr(each, f"{by}_id") for each in alike}}) if by else Q()
             start, _ = self._period(quota.period)
             series = [Q(model_group=name) for name in groups] if one_group else None
-            self._sums[place] = grouped(
-                self.tenant.organization, by, start, self.at, where=where, series=series
-            )
+            # Whole hours: of the one under way, which may have many requests, the sums of its minutes.
+            end = hour_floor(self.at) + HOUR
+            self._sums[place] = grouped(self.tenant.organization, by, start, end, where=where, series=series)
         column = (getattr(quota, f"{by}_id"),) if by else ()
         group = (groups.index(quota.model_group),) if one_group else ()
         return self._sums[place].get((*column, *group), Sums()).charge
@@ -386,6 +386,8 @@ def limitable_members(tenant: TenantAccess, search: str = "") -> QuerySet[Member
 def limitable_keys(tenant: TenantAccess, at: datetime, search: str = "") -> QuerySet[ApiKey]:
     """Working keys without a limit of their own to which this person may give one."""
     keys = keyring.visible_keys(tenant).filter(revoked_at__isnull=True, successor__isnull=True)
+    # Thousands of them are sorted for the first few, by names alone.
+    keys = keys.select_related(None).select_related("team").only("name", "team__name")
     keys = keys.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at))
     teams = tenant.teams_with(Permission.MANAGE_QUOTAS)
     if teams is not None:
