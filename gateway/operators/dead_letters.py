@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 
 from billing.models import DeadLetter
 from billing.services.dead_letters import (
@@ -15,30 +19,38 @@ from billing.services.dead_letters import (
     retry_letter,
     shown,
 )
+from gateway.console.lists import place, words
 from gateway.operators.access import OperatorRequest, operators_only
 from tenants.models import Organization
 
 PAGE = 50
 
 
+def found(request: OperatorRequest) -> QuerySet[DeadLetter]:
+    """The dead letters that the address asks for, the newest first."""
+    search, every = words(request), DeadLetter.objects.order_by("-pk")
+    if search:
+        # The record itself is searched, and never shown.
+        every = every.filter(reason__icontains=search) | every.filter(record__contains=search)
+    return every
+
+
 @operators_only
 def letters(request: OperatorRequest) -> HttpResponse:
     """``/operator/dead-letters/``: newest first, searched by reason or request id."""
-    found = DeadLetter.objects.order_by("-pk")
-    search, before = request.GET.get("q", "").strip().replace("\x00", ""), request.GET.get("before", "")
-    if search:
-        # The record itself is searched, and never shown.
-        found = found.filter(reason__icontains=search) | found.filter(record__contains=search)
-    if before.isdecimal() and len(before) < 19:
-        found = found.filter(pk__lt=int(before))
-    page = list(found[: PAGE + 1])
+    search, before = words(request), place(request, "before")
+    rows = found(request)
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    page = list(rows[: PAGE + 1])
     return render(
         request,
         "operators/dead_letters/list.html",
         {
             "letters": [(each, shown(each)) for each in page[:PAGE]],
             "search": search,
-            "before": before,
+            "csv": f"{reverse('operator:dead_letters_csv')}?{urlencode({'q': search} if search else {})}",
+            "before": before or "",
             "older": page[PAGE - 1].pk if len(page) > PAGE else None,
         },
     )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 
+from gateway.console.lists import words
 from gateway.operators import changes
 from gateway.operators.access import OperatorRequest, operators_only
 from routing.links import ABILITIES
@@ -100,24 +103,32 @@ def describe(found: Deployment) -> Mapping[str, str]:
     }
 
 
+def found(request: OperatorRequest) -> QuerySet[Deployment]:
+    """The deployments that the address asks for, by name."""
+    search = words(request)
+    every = Deployment.objects.order_by("name").select_related("provider").prefetch_related("groups__group")
+    if search:
+        every = every.filter(
+            Q(name__icontains=search) | Q(model__icontains=search) | Q(provider__name__icontains=search)
+        )
+    return every
+
+
 @operators_only
 def deployments(request: OperatorRequest) -> HttpResponse:
     """``/operator/deployments/``: by name. ``?after=`` a name."""
-    search, after = request.GET.get("q", "").strip(), request.GET.get("after", "")
-    found = Deployment.objects.order_by("name").select_related("provider").prefetch_related("groups__group")
-    if search:
-        found = found.filter(
-            Q(name__icontains=search) | Q(model__icontains=search) | Q(provider__name__icontains=search)
-        )
+    search, after = words(request), words(request, "after")
+    rows = found(request)
     if after:
-        found = found.filter(name__gt=after)
-    page = list(found[: PAGE + 1])
+        rows = rows.filter(name__gt=after)
+    page = list(rows[: PAGE + 1])
     return render(
         request,
         "operators/deployments/list.html",
         {
             "deployments": page[:PAGE],
             "search": search,
+            "csv": f"{reverse('operator:deployments_csv')}?{urlencode({'q': search} if search else {})}",
             "after": after,
             "older": page[PAGE - 1].name if len(page) > PAGE else "",
         },

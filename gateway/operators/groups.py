@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.forms.formsets import BaseFormSet, formset_factory
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 
 from billing.money import plain
+from gateway.console.lists import words
 from gateway.operators import changes
 from gateway.operators.access import OperatorRequest, operators_only
 from routing.exactness import structured_output_choices, unsupported_params_choices
@@ -204,25 +207,33 @@ def describe(found: ModelGroup) -> Mapping[str, str]:
     }
 
 
-@operators_only
-def model_groups(request: OperatorRequest) -> HttpResponse:
-    """``/operator/groups/``: by name. ``?after=`` a name."""
-    search, after = request.GET.get("q", "").strip(), request.GET.get("after", "")
-    found = ModelGroup.objects.order_by("name").prefetch_related("members__deployment")
+def found(request: OperatorRequest) -> QuerySet[ModelGroup]:
+    """The model groups that the address asks for, by name."""
+    search = words(request)
+    every = ModelGroup.objects.order_by("name").prefetch_related("members__deployment")
     if search:
-        found = found.filter(
+        every = every.filter(
             Q(name__icontains=search)
             | Q(pk__in=ModelGroup.objects.filter(members__deployment__name__icontains=search))
         )
+    return every
+
+
+@operators_only
+def model_groups(request: OperatorRequest) -> HttpResponse:
+    """``/operator/groups/``: by name. ``?after=`` a name."""
+    search, after = words(request), words(request, "after")
+    rows = found(request)
     if after:
-        found = found.filter(name__gt=after)
-    page = list(found[: PAGE + 1])
+        rows = rows.filter(name__gt=after)
+    page = list(rows[: PAGE + 1])
     return render(
         request,
         "operators/groups/list.html",
         {
             "groups": page[:PAGE],
             "search": search,
+            "csv": f"{reverse('operator:model_groups_csv')}?{urlencode({'q': search} if search else {})}",
             "after": after,
             "older": page[PAGE - 1].name if len(page) > PAGE else "",
         },

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.db import transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 
 from gateway.console.access import confirmed
+from gateway.console.lists import words
 from gateway.operators.access import OperatorRequest, operators_only
 from gateway.operators.connection import try_connection
 from routing.models import Provider
@@ -17,23 +21,31 @@ from routing.services.providers import ProviderError, set_credentials, stored_se
 PAGE = 50
 
 
+def found(request: OperatorRequest) -> QuerySet[Provider]:
+    """The providers that the address asks for, by name."""
+    search = words(request)
+    every = Provider.objects.order_by("name").prefetch_related("credentials")
+    every = every.annotate(placed=Count("deployments"))
+    if search:
+        every = every.filter(Q(name__icontains=search) | Q(base_url__icontains=search))
+    return every
+
+
 @operators_only
 def providers(request: OperatorRequest) -> HttpResponse:
     """``/operator/providers/``: by name. ``?after=`` a name."""
-    search, after = request.GET.get("q", "").strip(), request.GET.get("after", "")
-    found = Provider.objects.order_by("name").prefetch_related("credentials")
-    found = found.annotate(placed=Count("deployments"))
-    if search:
-        found = found.filter(Q(name__icontains=search) | Q(base_url__icontains=search))
+    search, after = words(request), words(request, "after")
+    rows = found(request)
     if after:
-        found = found.filter(name__gt=after)
-    page = list(found[: PAGE + 1])
+        rows = rows.filter(name__gt=after)
+    page = list(rows[: PAGE + 1])
     return render(
         request,
         "operators/providers/list.html",
         {
             "providers": page[:PAGE],
             "search": search,
+            "csv": f"{reverse('operator:providers_csv')}?{urlencode({'q': search} if search else {})}",
             "after": after,
             "older": page[PAGE - 1].name if len(page) > PAGE else "",
         },

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from billing.models import AccountBalance, Budget, LedgerEntry
 from billing.models.ledger import CUSTOMER_ACCOUNTS
 from gateway.console.access import confirmed
+from gateway.console.lists import words
 from gateway.operators import visits
 from gateway.operators.access import OperatorRequest, operators_only
 from gateway.operators.sign_in import claims_of
@@ -114,18 +117,41 @@ def _row(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which tenants the address asks for."""
+
+    search: str
+    state: str
+    plan: str
+
+    @classmethod
+    def of(cls, request: OperatorRequest) -> Asked:
+        """What ``q``, ``state`` and ``plan`` say."""
+        return cls(words(request), words(request, "state"), words(request, "plan"))
+
+    @property
+    def found(self) -> QuerySet[Organization]:
+        """They, by slug."""
+        found = Organization.objects.select_related("plan").order_by("slug")
+        if self.search:
+            found = found.filter(Q(slug__icontains=self.search) | Q(name__icontains=self.search))
+        if self.state in STATES:
+            found = found.filter(STATES[self.state])
+        return found.filter(plan__name=self.plan) if self.plan else found
+
+    @property
+    def parameters(self) -> str:
+        """The same as a query string."""
+        values = {"q": self.search, "state": self.state, "plan": self.plan}
+        return urlencode({name: value for name, value in values.items() if value})
+
+
 @operators_only
 def tenants(request: OperatorRequest) -> HttpResponse:
     """``/operator/``: every tenant by slug. ``?after=`` the last slug of the page before."""
-    search, state = request.GET.get("q", "").strip(), request.GET.get("state", "")
-    plan, after = request.GET.get("plan", ""), request.GET.get("after", "")
-    found = Organization.objects.select_related("plan").order_by("slug")
-    if search:
-        found = found.filter(Q(slug__icontains=search) | Q(name__icontains=search))
-    if state in STATES:
-        found = found.filter(STATES[state])
-    if plan:
-        found = found.filter(plan__name=plan)
+    asked, after = Asked.of(request), words(request, "after")
+    found = asked.found
     if after:
         found = found.filter(slug__gt=after)
     page = list(found[: PAGE + 1])
@@ -136,9 +162,10 @@ def tenants(request: OperatorRequest) -> HttpResponse:
         {
             "rows": tenant_rows(page[:PAGE], now),
             "month": month_start(now),
-            "search": search,
-            "state": state,
-            "plan": plan,
+            "search": asked.search,
+            "state": asked.state,
+            "plan": asked.plan,
+            "csv": f"{reverse('operator:tenants_csv')}?{asked.parameters}",
             "plans": Plan.objects.order_by("name").values_list("name", flat=True),
             "after": after,
             "older": page[PAGE - 1].slug if len(page) > PAGE else "",

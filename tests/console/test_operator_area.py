@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -28,14 +30,17 @@ from billing.services.wallet import top_up, wallet
 from gateway.models import UsageCheck
 from gateway.operators.tenants import tenant_rows
 from gateway.operators.work import journal_state, tasks
-from routing.models import Deployment, Provider
+from routing.models import Deployment, GroupDeployment, ModelGroup, Provider
 from routing.services.providers import create_provider, stored_secrets
 from tenants.models import AuditEntry, Organization, User
 from tenants.permissions import Role
 from tests.billing.made_usage import Tenant, make_member, make_tenant, rollup
 from tests.signed_in import signed_in
 
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume"),
+]
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 
@@ -472,3 +477,64 @@ def test_taking_a_credential_out_says_first_that_it_cannot_be_restored(operator:
     within = " ".join(behind.partition("</details>")[0].split())
     assert "it cannot be read or restored. It is the only one" in within
     assert 'value="remove"' in within
+
+
+def lines(client: Client, address: str) -> list[dict[str, str]]:
+    response: Any = client.get(address)
+    assert response.status_code == 200
+    return list(csv.DictReader(io.StringIO(b"".join(response).decode())))
+
+
+def test_the_file_of_tenants_has_those_that_the_filters_find(acme: Tenant, operator: Client) -> None:
+    make_tenant("globex")
+    Organization.objects.filter(slug="globex").update(suspended_at=NOW)
+    top_up(acting_user=None, organization=acme.organization, amount=Decimal("12.5"), reference="r")
+    found = lines(operator, "/operator/tenants.csv")
+    assert [(line["slug"], line["balance"], line["attention"]) for line in found] == [
+        ("acme", "12.50", ""),
+        ("globex", "0.00", "suspended"),
+    ]
+    assert found[1]["suspended_at"] == "2026-03-15T12:00:00.000000Z"
+    assert [line["slug"] for line in lines(operator, "/operator/tenants.csv?state=suspended")] == ["globex"]
+    assert [line["slug"] for line in lines(operator, "/operator/tenants.csv?q=ACM")] == ["acme"]
+    page = operator.get("/operator/?state=suspended&q=glo").content.decode()
+    assert 'href="/operator/tenants.csv?q=glo&amp;state=suspended"' in page
+
+
+def test_the_files_of_routes_have_no_secret(operator: Client) -> None:
+    create_provider(
+        acting_user=None,
+        name="first",
+        kind="openai",
+        base_url="http://127.0.0.1:9/v1",
+        credentials=["sk-0123456789abcdef"],
+    )
+    deployment = Deployment.objects.create(
+        name="small", provider=Provider.objects.get(name="first"), model="gpt"
+    )
+    group = ModelGroup.objects.create(name="fast")
+    GroupDeployment.objects.create(group=group, deployment=deployment)
+    assert lines(operator, "/operator/providers.csv?q=FIRST") == [
+        {
+            "name": "first",
+            "kind": "openai",
+            "base_url": "http://127.0.0.1:9/v1",
+            "credentials": "1",
+            "deployments": "1",
+        }
+    ]
+    (line,) = lines(operator, "/operator/deployments.csv")
+    assert (line["name"], line["provider"], line["groups"]) == ("small", "first", '["fast"]')
+    (line,) = lines(operator, "/operator/groups.csv")
+    assert (line["name"], line["deployments"]) == ("fast", '["small"]')
+    assert lines(operator, "/operator/deployments.csv?q=nothing") == []
+
+
+def test_the_file_of_dead_letters_has_their_facts_and_never_the_record(
+    acme: Tenant, operator: Client
+) -> None:
+    letter = letter_for(acme, request_id="req-1", end_user="ada")
+    found = lines(operator, "/operator/dead-letters.csv?q=req-1")
+    assert [(line["number"], line["request_id"]) for line in found] == [(str(letter.pk), "req-1")]
+    assert "ada" not in str(found)
+    assert lines(operator, "/operator/dead-letters.csv?q=req-2") == []

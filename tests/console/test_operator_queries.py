@@ -32,22 +32,27 @@ pytestmark = pytest.mark.django_db
 # Django and is not counted: its seven queries ask for whole tables.
 QUERIES = {
     "tenants": 7,
+    "tenants_csv": 6,
     "tenant": 14,
     "health": 3,
     "margin": 4,
     "accounting": 4,
     "providers": 4,
+    "providers_csv": 4,
     "provider": 5,
     "deployments": 5,
+    "deployments_csv": 5,
     "deployment": 7,
     "deployment_prices": 4,
     "model_groups": 5,
+    "model_groups_csv": 5,
     "model_group": 6,
     "price_sync": 4,
     "work": 4,
     "reconcile": 4,
     "reconcile_report": 3,
     "dead_letters": 3,
+    "dead_letters_csv": 3,
     "dead_letter": 4,
 }
 # Addresses that only take a POST.
