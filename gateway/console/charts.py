@@ -93,7 +93,8 @@ def bar_chart(bars: Sequence[Bar], *, label: str, colours: Sequence[str] = ("s1"
         (
             (_percent((number + 0.5) / len(bars)), BOTTOM + 20, bar.label)
             for number, bar in enumerate(bars)
-            if number % every == every // 2
+            # There is no room for one under the last of many.
+            if number % every == every // 2 and (every == 1 or number < len(bars) - 1)
         ),
     )
     return format_html(

@@ -186,8 +186,11 @@ def step_of(query: UsageQuery) -> Literal["day", "month"]:
     return "day" if (query.last - query.first).days < MOST_DAYS else "month"
 
 
-def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple[str, str]], list[Row]]:
-    """The chart by day or month, its legend (colour, label), and its bars as rows for the table beside it."""
+def _chart(
+    query: UsageQuery, report: Report, where: Q
+) -> tuple[str, list[tuple[str, str]], list[tuple[Row, str]]]:
+    """The chart by day or month, its legend (colour, label), and its bars as rows for the table beside it,
+    each with the address that the bar leads to: who has no pointer follows it from there."""
     step, (start, end) = step_of(query), query.bounds
     by_tag = report.by.startswith(TAG)
     named = [row for row in report.rows[:SERIES] if row.condition is not None or (by_tag and row.key)]
@@ -214,7 +217,7 @@ def _chart(query: UsageQuery, report: Report, where: Q) -> tuple[str, list[tuple
         if charge_before is not None:
             lines.append(f"Before: {money(charge_before)}")
         bars.append(Bar(label, "\n".join(lines), parts, href, charge_before))
-        rows.append(Row(day.isoformat(), label, "", whole, {}))
+        rows.append((Row(day.isoformat(), label, "", whole, {}), href))
     # The sixth colour is grey: all the others.
     colours = (*COLOURS[: len(series)], COLOURS[-1]) if many else COLOURS
     legend = []

@@ -64,6 +64,22 @@ function settle(scope) {
   paintTheme();
 }
 
+/* --- Where one is --------------------------------------------------------------------------------- */
+
+/* Sections and tabs that do not fit scroll within themselves, to the one that is shown. */
+function showCurrent() {
+  for (const current of document.querySelectorAll('.side > nav [aria-current="page"], .tabs [aria-current="page"]')) {
+    const strip = current.closest(".side > nav, .tabs");
+    const [inner, outer] = [current.getBoundingClientRect(), strip.getBoundingClientRect()];
+    if (strip.scrollWidth > strip.clientWidth) {
+      strip.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
+    }
+    if (strip.scrollHeight > strip.clientHeight) {
+      strip.scrollTop += inner.top + inner.height / 2 - outer.top - outer.height / 2;
+    }
+  }
+}
+
 /* --- One listener for clicks and keys ------------------------------------------------------------ */
 
 document.addEventListener("click", (event) => {
@@ -110,3 +126,4 @@ document.addEventListener("htmx:response:error", (event) => {
 document.addEventListener("htmx:error", () => toast("The console cannot be reached. Check your connection."));
 
 settle(document);
+showCurrent();

@@ -326,6 +326,16 @@ def test_each_row_stands_beside_its_own_of_the_period_before(acme: Tenant, owner
     ]
 
 
+def test_the_days_beside_the_chart_lead_where_its_bars_do(acme: Tenant, owner: Client) -> None:
+    rollup(acme.backend, "2026-03-02T10:00", "1")
+    page = html.unescape(owner.get(f"{COSTS}?by=team&{MARCH}").content.decode())
+    chart, table = page.partition('class="table-wrap day-table"')[::2]
+    expected = [f"?from=2026-03-{day:02}&to=2026-03-{day:02}&by=team" for day in range(1, 32)]
+    assert re.findall(r'<a class="bar" href="([^"]+)"', chart) == expected
+    beside = table.partition("</table>")[0]
+    assert re.findall(r'href="([^"]+)"', beside) == expected[::-1]
+
+
 def test_days_are_compared_by_their_place(acme: Tenant, owner: Client) -> None:
     rollup(acme.backend, "2026-02-02T10:00", "4")
     rollup(acme.backend, "2026-03-02T10:00", "2")
