@@ -37,10 +37,11 @@ def stored_content(organization: Organization, request_id: str) -> RequestConten
         return RequestContent.objects.filter(organization=organization, request_id=request_id).first()
 
 
-def is_stored(organization: Organization, request_id: str) -> bool:
-    """Whether anything is stored of a request."""
+def is_stored(organization: Organization, request_id: str = "") -> bool:
+    """Whether anything is stored of a request, or of any."""
     with scope(organization=organization):
-        return RequestContent.objects.filter(organization=organization, request_id=request_id).exists()
+        found = RequestContent.objects.filter(organization=organization)
+        return (found.filter(request_id=request_id) if request_id else found).exists()
 
 
 def lost_since(organization: Organization, since: datetime) -> int:

@@ -222,6 +222,7 @@ def settings(request: TenantRequest) -> HttpResponse:
             "content_lost": stored_content.lost_since(organization, timezone.now() - LOST_WITHIN)
             if organization.log_content
             else 0,
+            "content_left": not organization.log_content and stored_content.is_stored(organization),
             "detail_days": retention.kept_days(organization),
             "removed_until": retention.removed_until(organization),
             **Membership.objects.aggregate(people=Count("pk"), without_factor=Count("pk", filter=~secured())),

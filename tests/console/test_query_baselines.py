@@ -104,7 +104,7 @@ QUERIES = {
     "console:request": 9,
     "console:requests": 14,
     "console:roles": 5,
-    "console:settings": 8,
+    "console:settings": 9,
     "console:sign_in_email": 0,
     "console:sign_in_organization": 2,
     "console:single_sign_on": 8,

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.urls import reverse
 
+from billing.models import RequestContent
 from billing.services.exchange_rates import set_exchange_rate
 from tenants.models import AuditEntry, Organization
 from tests.cast import Cast
@@ -144,6 +145,20 @@ def test_storing_prompts_is_confirmed_by_what_it_means_and_audited(acme: Cast, s
     assert client.post(PAGE, {**wanted, "name": "Other"}).status_code == 302
     assert client.post(PAGE, KEPT).status_code == 302
     assert (stored().log_content, stored().content_days) == (False, 7)
+
+
+def test_what_was_stored_before_is_told_of_until_it_is_gone(acme: Cast, sign_in: SignIn) -> None:
+    client: Any = sign_in(acme.ann)
+    assert "never, in no log and no table" in client.get(PAGE).content.decode()
+    RequestContent.objects.create(
+        organization=acme.organization,
+        request_id="a",
+        started_at=datetime(2026, 11, 1, tzinfo=UTC),
+        content=b"",
+    )
+    page = client.get(PAGE).content.decode()
+    assert "no more; what was stored before is removed after 30 days" in page
+    assert "never, in no log" not in page
 
 
 def test_an_admin_reads_them_without_a_button_to_save(acme: Cast, sign_in: SignIn) -> None:
