@@ -29,7 +29,12 @@ CONTRAST, LINKS = "color-contrast", "link-in-text-block"
 
 SIDEWAYS = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 CUT_OFF = "[...document.querySelectorAll('.table-wrap')].some(wrap => wrap.scrollWidth > wrap.clientWidth)"
-SETTLED = "document.fonts.status === 'loaded' && !document.querySelector('.htmx-request')"
+# Asked once and waiting in the page: a condition that playwright asks for again and again is a string each time,
+# which the content security policy forbids.
+SETTLED = """async () => {
+  await document.fonts.ready;
+  while (document.querySelector(".htmx-request")) await new Promise(soon => setTimeout(soon, 10));
+}"""
 # What the contrast of an element depends on: its letters, and what is behind them. Nothing of one that is not to
 # be seen.
 REMEMBER = """
@@ -197,7 +202,7 @@ class Inspector:
 
 def settle(page: Page) -> None:
     """Wait until fonts and what htmx asked for are there. (Waiting for the network takes half a second a page.)"""
-    page.wait_for_function(SETTLED)
+    page.evaluate(SETTLED)
 
 
 def weight_of(answer: Any) -> int:

@@ -64,6 +64,16 @@ CASES: dict[str, tuple[str, tuple[list[str], list[str], list[str]]]] = {
         (["a table is wider than its card"], ["a table is wider than its card"], []),
     ),
     "script": (page(body="<script>throw new Error('oops')</script>"), (["oops"], [], [])),
+    # What htmx asked for comes, with a fault, while the page is looked at.
+    "late": (
+        page(
+            body=(
+                '<p id="late" class="htmx-request">Wait</p><script>setTimeout(() => {'
+                " late.className = ''; late.style.color = '#ccc'; }, 500)</script>"
+            )
+        ),
+        ([CONTRAST], [], []),
+    ),
     "missing-file": (page(body='<script src="/gone-500"></script>'), (["Failed to load resource"], [], [])),
     "heavy": (page(body=f"<!-- {'x' * 160_000} -->"), (["weighs 157 KB, more than 150"], [], [])),
 }
@@ -77,6 +87,8 @@ class Pages(BaseHTTPRequestHandler):
         body = case[0].encode() if case else b""
         self.send_response(200 if case else 500)
         self.send_header("Content-Type", "text/html; charset=utf-8")
+        # As strict as that of the console in what matters to an inspector.
+        self.send_header("Content-Security-Policy", "script-src 'self' 'unsafe-inline'")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
