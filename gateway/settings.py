@@ -252,6 +252,8 @@ MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = DEBUG
 MFA_TOTP_ISSUER = "Weir"
 # OIDC: JSON list of django-allauth OpenID Connect apps ({provider_id, name, client_id, secret, settings})
 # of the whole gateway; organizations set their own in the console.
+# A link leads there. A form could not: browsers hold to the content security policy where a form is redirected.
+SOCIALACCOUNT_LOGIN_ON_GET = True
 SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": env.json("OIDC", default=[])}}
 EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)

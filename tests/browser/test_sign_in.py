@@ -114,3 +114,25 @@ def test_an_owner_opens_the_way_a_newcomer_takes_it_and_it_becomes_the_only_one(
     with scope(organization=cast.organization):
         assert Membership.objects.get(user__email=newcomer).role == "member"
         assert AuditEntry.objects.filter(verb="first signed in", actor__email=newcomer).count() == 1
+
+
+def test_a_provider_of_the_whole_gateway_is_one_click_from_the_sign_in_page(
+    committed: None, slug: str, idp: LittleProvider, browse: Browse, settings: Any
+) -> None:
+    app = {
+        "provider_id": slug,
+        "name": "Staff",
+        "client_id": CLIENT_ID,
+        "secret": SECRET,
+        "settings": {"server_url": idp.issuer, "oauth_pkce_enabled": True},
+    }
+    settings.SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": [app]}}
+
+    def visit(page: Page) -> str:
+        page.goto("/accounts/login/")
+        page.get_by_role("link", name="Staff").click()
+        page.get_by_role("link", name="I am").wait_for()
+        return page.url
+
+    # Not by a form: the content security policy lets none lead to another site.
+    assert browse(visit, javascript=True).startswith(idp.issuer)
