@@ -93,8 +93,6 @@ class OrganizationAdmin(Served):
         "lower_max_tokens",
         "store_responses",
         "keep_details_days",
-        "log_content",
-        "content_days",
         "model_groups",
         "regions",
         "hidden_headers",

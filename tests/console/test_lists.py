@@ -28,7 +28,7 @@ from tenants.models import (
     User,
 )
 from tenants.permissions import Role
-from tests.billing.made_usage import Tenant, event, make_key, make_member, make_tenant, rollup
+from tests.billing.made_usage import Tenant, make_key, make_member, make_tenant, rollup
 
 pytestmark = [
     pytest.mark.django_db,
@@ -273,7 +273,7 @@ def test_the_pages_of_the_audit_log_keep_its_search(acme: Tenant, owner: Client)
 def test_the_file_of_limits_has_a_line_for_each(acme: Tenant, owner: Client) -> None:
     ann = acme.ann.user
     # The counter of a budget begins with what was spent before it.
-    event(acme.backend, now_text(), "before", "0.25")
+    rollup(acme.backend, now_text(), "0.25")
     limits: tuple[tuple[str, Any, str, str, Decimal], ...] = (
         ("organization", acme.organization, "requests_per_minute", "", Decimal(600)),
         ("team", acme.search, "budget", "day", Decimal(5)),

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import openai
 import pytest
 from pydantic import BaseModel
@@ -22,9 +20,11 @@ from tests.conftest import COPIES, committing
 from tests.dialects.player import Recording, running_player
 from tests.dialects.shapes import chunk, lines
 from tests.dialects.test_wire import ASK, JSON, Played
+from tests.simulator.server import wait_until
 from tests.stack import Stack, Tenant
 from tests.v1.conftest import events, tenant
 from tests.v1.test_errors import wait_for_model
+from tests.whole.test_leaks import Caller, connected, message
 
 __all__ = ("tenant",)
 
@@ -204,13 +204,15 @@ def test_an_answer_that_cannot_be_made_valid_is_an_error_that_the_tenant_does_no
 
 
 def test_who_leaves_after_an_invalid_answer_does_not_pay_for_it(
-    played: Played, client: openai.OpenAI, tenant: Tenant
+    played: Played, tenant: Tenant, slug: str
 ) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "p", "schema": Person.model_json_schema()}}
-    message = {"role": "user", "content": "silence_s=30"}
-    ask = {"model": played.model("then-silent"), "messages": [message], "response_format": form}
-    with tenant.http() as http, suppress(httpx.ReadTimeout):
-        http.post("/v1/chat/completions", json=ask, timeout=2.5)
+    words = {"role": "user", "content": "silence_s=30"}
+    ask = {"model": played.model("then-silent"), "messages": [words], "response_format": form, "user": slug}
+    with connected(tenant.stack) as leaving:
+        leaving.sendall(message(Caller("", tenant.secret, 0), json.dumps(ask).encode()))
+        # The third to be asked, after two whose answers were not valid.
+        wait_until(lambda: bool(tenant.stack.simulator.log(slug)))
     (event,) = events(tenant)
     assert (event.end_reason, event.usage_source, event.output_tokens) == ("client_gone", "estimated", 0)
     reasons = [attempt["reason"] for attempt in event.attempts]

@@ -218,7 +218,8 @@ def test_a_client_that_leaves_stops_the_provider_and_is_charged(
                 break
     (end,) = stack.simulator.wait_for_end(slug)
     assert end["end"] == "client_gone"
-    assert end["words_sent"] < 200
+    # At 50 a second: for as long as ABANDONED_SECONDS, four in tests, and not to the end.
+    assert end["words_sent"] < 1000
     (event,) = events(tenant)
     assert (event.end_reason, event.status, event.usage_source) == ("client_gone", 499, "counted")
     assert 5 <= event.output_tokens <= 2 * end["words_sent"]
