@@ -96,7 +96,7 @@ class Stack:
                     port,
                 ),
                 *("--workers", str(self.workers), "--no-access-log", "--log-level", "warning"),
-                *("--timeout-graceful-shutdown", "5"),
+                *("--timeout-graceful-shutdown", "5", "--timeout-worker-healthcheck", "30"),
             ],
             cwd=ROOT,
             env={**self.environment, "WEB_CONCURRENCY": str(self.workers)},

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict, deque
 
+from gateway.v1.cancelling import cancelled
 from gateway.v1.exchange import Exchange
 from gateway.v1.fetch import COUNTED_ENDPOINTS, Fetch
 from gateway.v1.pulse import Pulse
@@ -82,7 +83,7 @@ class Hedges:
         except BaseException:
             if rival is not None and other is not None:
                 await self._lose(exchange, turns, rival, other)
-            await _cancelled(own)
+            await cancelled([own])
             # What it cost is for the request, as without hedging.
             fetch.taken_over()
             await fetch.close()
@@ -96,7 +97,7 @@ class Hedges:
         if loser.failure is not None:
             turn.retry_after = retry_after_of(loser.failure.error.headers)
         else:
-            await _cancelled(task)
+            await cancelled([task])
             attempt.reason = LOSER
             spent = loser.used
             self._pulse.at_least(turn.visit, (exchange.elapsed_ms() - attempt.started_ms) / 1000)
@@ -107,8 +108,3 @@ class Hedges:
 
 def _lately() -> deque[float]:
     return deque(maxlen=LATELY)
-
-
-async def _cancelled(task: asyncio.Task[bool]) -> None:
-    task.cancel()
-    await asyncio.wait({task})

@@ -23,6 +23,7 @@ from gateway.v1.admission import Admission
 from gateway.v1.affinity import Affinity
 from gateway.v1.blocking import NOBODY, Blocked, load_blocked
 from gateway.v1.board import Board
+from gateway.v1.cancelling import cancelled
 from gateway.v1.capacity import Capacity
 from gateway.v1.content_log import ContentLog
 from gateway.v1.cors import load_origins
@@ -128,9 +129,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Give back what is held and close."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
         await self._checks.close()
         await self.contents.close()
         try:
