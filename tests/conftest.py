@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -35,6 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if PROGRAMS.intersection(getattr(item, "fixturenames", ())):
             started.add(item.path)
     items.sort(key=lambda item: (item.path not in slow, item.path not in started))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_passwords() -> None:
+    settings.PASSWORD_HASHERS = ["tests.hashers.QuickPBKDF2"]
 
 
 @pytest.fixture(scope="session")

@@ -206,14 +206,16 @@ def settle(page: Page) -> None:
 
 
 def weight_of(answer: Any) -> int:
-    """Bytes of an answer (playwright's) as they travel in production, where static files are compressed
-    and pages are not. A file that the browser has already (304) weighs what it weighs for others."""
+    """Bytes of an answer (playwright's) as they travel in production, where static files are compressed too.
+    A file that the browser has already (304) weighs what it weighs for others."""
     path = urlsplit(answer.url).path
     if answer.status not in {200, 304}:
         return 0
     if path.startswith(settings.STATIC_URL):
         return _packed(path.removeprefix(settings.STATIC_URL))
-    return len(answer.body())
+    # The browser has unpacked it.
+    body = answer.body()
+    return len(gzip.compress(body) if answer.headers.get("content-encoding") == "gzip" else body)
 
 
 @cache

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
@@ -17,6 +18,12 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 CLIENT_ID, SECRET = "weir:console", "a secret/with+signs"
+
+
+@cache
+def _key() -> rsa.RSAPrivateKey:
+    """A key takes a tenth of a second to make, so all providers of a run have the same."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 class LittleProvider:
@@ -37,7 +44,7 @@ class LittleProvider:
         self.claims: dict[str, Any] = {}
         self.document: dict[str, Any] = {}
         self.told: dict[str, Any] | None = None
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.key = _key()
         self.signer: Any = self.key
         self.algorithm = "RS256"
         self.asks = False
