@@ -164,10 +164,18 @@ DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
 DATABASES["default"]["HOST"] = (
     DATABASES["default"].get("OPTIONS", {}).pop("host", None) or DATABASES["default"]["HOST"]
 )
+# A server that is gone without a word is given up within half a minute; libpq alone waits for two hours.
+DATABASES["default"]["OPTIONS"] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    **DATABASES["default"].get("OPTIONS", {}),
+}
 # DATABASE_ROLE: the role that connections work as; weir_app may add to the books and not change them.
 DATABASE_ROLE: str = env.str("DATABASE_ROLE", default="")
 if DATABASE_ROLE:
-    _options = DATABASES["default"].setdefault("OPTIONS", {})
+    _options = DATABASES["default"]["OPTIONS"]
     _options["options"] = f"{_options.get('options', '')} -c role={DATABASE_ROLE}".strip()
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=0)
 DATABASES["default"]["ATOMIC_REQUESTS"] = False

@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from psycopg.conninfo import conninfo_to_dict
 
 ROOT = Path(__file__).resolve().parent.parent
 SAFE = {
@@ -22,12 +24,21 @@ SAFE = {
 }
 
 
+DSN = "import django; django.setup(); from gateway.v1.worker import database_dsn; print(database_dsn())"
+
+
 def load(tmp_path: Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
     """Load the settings in a process of their own; None unsets a variable."""
+    return execute("import gateway.settings", tmp_path, **changes)
+
+
+def execute(program: str, tmp_path: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python code with settings that are safe but for ``changes``."""
     environment = {name: value for name, value in {**SAFE, **changes}.items() if value is not None}
     environment |= {"PATH": os.environ["PATH"], "WEIR_DATA_DIR": str(tmp_path)}
+    environment["DJANGO_SETTINGS_MODULE"] = "gateway.settings"
     return subprocess.run(
-        [sys.executable, "-c", "import gateway.settings"],
+        [sys.executable, "-c", program],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -70,6 +81,16 @@ def test_an_unsafe_value_is_refused_by_name_and_not_shown(
 def test_a_laptop_needs_no_setting_and_keeps_its_secrets_to_itself(tmp_path: Path) -> None:
     assert load(tmp_path, **dict.fromkeys(SAFE)).returncode == 0
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_the_address_of_postgresql_demands_holds_for_the_data_plane_too(tmp_path: Path) -> None:
+    address = "postgresql://weir@db.example/weir?sslmode=verify-full&keepalives_idle=7"
+    answer = execute(DSN, tmp_path, DATABASE_URL=address)
+    assert answer.returncode == 0, answer.stderr
+    demanded = conninfo_to_dict(answer.stdout.strip())
+    assert (demanded["sslmode"], demanded["keepalives_idle"]) == ("verify-full", "7")
+    # Not in the address: a server that is gone without a word is given up all the same.
+    assert demanded["tcp_user_timeout"] == "20000"
 
 
 def test_every_setting_is_in_the_table_of_the_docs() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from billing.leases.account import MoneyUnavailable
 from billing.leases.rows import Connection
+from billing.patience import REQUEST_SECONDS, patient
 
-PATIENCE_SECONDS = 3.0
 PAUSE_SECONDS = 0.25
 # Of the one request that tries again after a failure, while all others are told at once.
 PROBE_SECONDS = 0.5
@@ -48,10 +47,10 @@ class Link:
             raise MoneyUnavailable
         probe = self._probing = self._failed
         try:
-            seconds = PROBE_SECONDS if probe else PATIENCE_SECONDS
-            async with asyncio.timeout(seconds), self._pool.connection() as connection:
+            seconds = PROBE_SECONDS if probe else REQUEST_SECONDS
+            async with patient(self._pool, seconds) as connection:
                 yield connection
-        except (psycopg.Error, OSError, TimeoutError) as error:
+        except (psycopg.Error, OSError) as error:
             self.failures += 1
             # A bad value or a deadlock says nothing about the next attempt.
             deadlock = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("40")

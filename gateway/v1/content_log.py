@@ -20,6 +20,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection
 
+from billing.patience import within
 from billing.request_content import MOST_BYTES, MOST_READ, Content, Text
 from gateway.v1.exchange import Exchange
 
@@ -29,6 +30,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 WRITE_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 3.0
+# Longer than statements may take there, for a server that says nothing.
+PATIENCE_SECONDS: Final = 15.0
 # Of what waits in a worker; beyond it, it is dropped.
 MOST_WAITING: Final = 1_000
 MOST_WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -159,13 +162,22 @@ class ContentLog:
         rows = await asyncio.to_thread(_sealed, batch)
         connection = await self._connected()
         lost = self.lost.copy()
+        with within(connection, PATIENCE_SECONDS):
+            await self._insert(connection, rows, lost)
+        self._forget(len(batch))
+        self.lost -= lost
+
+    async def _insert(
+        self,
+        connection: AsyncConnection[Any],
+        rows: list[tuple[str, datetime, bytes, int]],
+        lost: Counter[tuple[int, date]],
+    ) -> None:
         async with connection.transaction(), connection.cursor() as cursor:
             if rows:
                 await cursor.executemany(_INSERT, rows)
             for (organization_id, day), requests in lost.items():
                 await cursor.execute(_LOST, (day, requests, organization_id))
-        self._forget(len(batch))
-        self.lost -= lost
 
     def _forget(self, count: int) -> list[Waiting]:
         """Let go of the first that wait."""

@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from billing.leases import BudgetRule
+from billing.patience import REQUEST_SECONDS, patient
 from billing.rate_limits import RateRule
 from gateway.v1.errors import NotAllowed, Unauthorized, Unavailable
 from tenants.keys import digest
@@ -141,12 +142,12 @@ class Principals:
         generation = self._generation
         try:
             async with (
-                self._pool.connection() as connection,
+                patient(self._pool, REQUEST_SECONDS) as connection,
                 connection.cursor(row_factory=dict_row) as cursor,
             ):
                 row = await (await cursor.execute(_KEY, (name,))).fetchone()
                 quotas = await (await cursor.execute(_QUOTAS, row)).fetchall() if row is not None else []
-        except (psycopg.Error, PoolTimeout):
+        except psycopg.Error:
             raise Unavailable(
                 "The gateway cannot look up API keys at the moment.", headers=[(b"retry-after", b"2")]
             ) from None

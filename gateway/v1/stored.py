@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 import psycopg
 from django.conf import settings
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
+from billing.patience import REQUEST_SECONDS, patient
 from gateway.v1.errors import InvalidRequest, NotFound, Unavailable
 from gateway.v1.principals import Principal
 from gateway.v1.translation.shape import Object
@@ -68,7 +69,7 @@ class StoredResponses:
                     settings.RESPONSE_DAYS,
                 ),
             )
-        except (psycopg.Error, PoolTimeout) as error:
+        except psycopg.Error as error:
             logger.warning("A response could not be kept: %s", type(error).__name__)
             return False
         return True
@@ -84,7 +85,7 @@ class StoredResponses:
         """Delete a response. Raises NotFound, Unavailable."""
         try:
             deleted = await self._run(_DELETE, (name, principal.team_id))
-        except (psycopg.Error, PoolTimeout):
+        except psycopg.Error:
             raise _away() from None
         if not deleted:
             raise _missing(name)
@@ -104,16 +105,16 @@ class StoredResponses:
         return await asyncio.to_thread(_joined, [content for _, content in rows])
 
     async def _run(self, statement: str, parameters: Any) -> int:
-        async with self._pool.connection() as connection:
+        async with patient(self._pool, REQUEST_SECONDS) as connection:
             count: int = (await connection.execute(statement, parameters)).rowcount
             return count
 
     async def _read(self, query: str, parameters: Any) -> list[Any]:
         try:
-            async with self._pool.connection() as connection:
+            async with patient(self._pool, REQUEST_SECONDS) as connection:
                 rows: list[Any] = await (await connection.execute(query, parameters)).fetchall()
                 return rows
-        except (psycopg.Error, PoolTimeout):
+        except psycopg.Error:
             raise _away() from None
 
 

@@ -16,8 +16,9 @@ from random import Random
 from typing import Any, Final
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
+from billing.patience import patient
 from billing.token_usage import COUNTED, ESTIMATED, REPORTED, TokenUsage
 from gateway.v1.counting import Told, count_usage
 from gateway.v1.fetch import Fetch
@@ -25,6 +26,8 @@ from gateway.v1.fetch import Fetch
 logger = logging.getLogger(__name__)
 
 WRITE_SECONDS = 2.0
+# A worker that ends waits no longer for it.
+PATIENCE_SECONDS = 5.0
 # Answers that wait to be counted; of more, the sample is smaller.
 MOST_WAITING = 16
 # Bounds of a ratio, so that it fits its column and can be divided by.
@@ -131,7 +134,7 @@ class UsageChecks:
         if not self.sums:
             return
         try:
-            async with self._pool.connection() as connection:
+            async with patient(self._pool, PATIENCE_SECONDS) as connection:
                 # One statement at a time, each a transaction: workers never wait for each other in a circle.
                 for key in sorted(self.sums):
                     sums = self.sums[key]
@@ -146,7 +149,7 @@ class UsageChecks:
                     except BaseException:
                         self.sums[key] = sums.plus(self.sums.get(key, Sums()))
                         raise
-        except (psycopg.Error, PoolTimeout) as error:
+        except psycopg.Error as error:
             logger.warning("The accounting check could not be written: %s", type(error).__name__)
 
 

@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from billing import durability
 from billing.journal import JournalWriter
 from billing.leases import LeaseBook
+from billing.patience import BACKGROUND_SECONDS, patient, within
 from billing.rate_limits import RateLimiter
 from gateway.v1 import rates
 from gateway.v1.abandoned import Abandoned
@@ -52,17 +53,16 @@ RECONNECT_SECONDS = 1.0
 
 
 def database_dsn() -> str:
-    """The address of PostgreSQL for connections of our own, from Django's settings."""
+    """The address of PostgreSQL for connections of our own, from Django's settings: all that libpq knows of it,
+    such as how to prove who the server is."""
     from django.db import connection
     from psycopg.conninfo import make_conninfo
+    from psycopg.pq import Conninfo
 
-    parameters = connection.get_connection_params()
-    kept = {
-        name: parameters[name]
-        for name in ("host", "port", "user", "password", "dbname", "options")
-        if parameters.get(name)
-    }
-    return make_conninfo(**kept, application_name="weir-v1")
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    parameters = connection.get_connection_params().items()
+    kept = {name: value for name, value in parameters if name in known and value not in {None, ""}}
+    return make_conninfo(**{**kept, "application_name": "weir-v1"})
 
 
 class Worker:
@@ -146,7 +146,7 @@ class Worker:
 
     async def reload(self) -> None:
         """Read routing table, prices, origins and blocked end users anew, and swap them in."""
-        async with self.pool.connection() as connection:
+        async with patient(self.pool, BACKGROUND_SECONDS) as connection:
             fresh_table = await load_table(connection)
             fresh_rates = await load_rates(connection, self.rates)
             fresh_origins = await load_origins(connection)
@@ -158,8 +158,10 @@ class Worker:
         """Follow changes by LISTEN; after a break, and every RELOAD_POLL_SECONDS, look for oneself."""
         while True:
             try:
-                async with await AsyncConnection.connect(self._dsn, autocommit=True) as connection:
-                    await connection.execute(f"LISTEN {CHANNEL}")
+                connecting = AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=10)
+                async with await connecting as connection:
+                    with within(connection, BACKGROUND_SECONDS):
+                        await connection.execute(f"LISTEN {CHANNEL}")
                     began = datetime.now(UTC)
                     # Whatever changed while nobody listened.
                     self.principals.clear()
@@ -182,10 +184,10 @@ class Worker:
         began = datetime.now(UTC)
         if "tenants" in changed:
             self.principals.clear()
-            async with self.pool.connection() as connection_of_ours:
+            async with patient(self.pool, BACKGROUND_SECONDS) as connection_of_ours:
                 self.origins = await load_origins(connection_of_ours)
         if "end_users" in changed:
-            async with self.pool.connection() as connection_of_ours:
+            async with patient(self.pool, BACKGROUND_SECONDS) as connection_of_ours:
                 self.blocked = await load_blocked(connection_of_ours)
         if "routing" in changed or not changed:
             # Without a notification this is the poll, which also proves that the connection lives.
@@ -203,6 +205,6 @@ class Worker:
 
 async def _tell(connection: AsyncConnection[Any], read_at: datetime) -> None:
     """Say in PostgreSQL's list of connections that all which was committed by ``read_at`` is known here."""
-    await connection.execute(
-        "SELECT set_config('application_name', %s, false)", [f"{READ_AT}{read_at:%Y-%m-%dT%H:%M:%S.%fZ}"]
-    )
+    name = f"{READ_AT}{read_at:%Y-%m-%dT%H:%M:%S.%fZ}"
+    with within(connection, BACKGROUND_SECONDS):
+        await connection.execute("SELECT set_config('application_name', %s, false)", [name])

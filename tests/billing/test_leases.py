@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -39,6 +38,7 @@ from billing.management.commands.ship import connection_parameters
 from billing.models import Budget, Lease, LedgerEntry, LedgerTransaction, Quota
 from tenants.models import ApiKey, Organization, Team
 from tests.billing.books import NOON, stamp
+from tests.relay import Relay
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("committed")
@@ -654,46 +654,6 @@ def test_without_the_database_leases_go_on_and_the_rest_is_refused(house: House)
         at_once(book.reserve([budget_rule], "", D("0.5"), NOON))
 
     run(scenario)
-
-
-class Relay:
-    """A way to PostgreSQL that can be silent: it then answers nothing, and takes every connection."""
-
-    def __init__(self, kwargs: dict[str, Any]) -> None:
-        host, port = str(kwargs["host"]), int(kwargs.get("port") or 5432)
-        self._server = Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)
-        self._flows = asyncio.Event()
-        self._flows.set()
-
-    async def open(self) -> int:
-        """Begin; returns the port."""
-        self._listener = await asyncio.start_server(self._relay, "127.0.0.1", 0)
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
-
-    def silent(self, silent: bool) -> None:  # on or off
-        """Stop relaying, or go on."""
-        if silent:
-            self._flows.clear()
-        else:
-            self._flows.set()
-
-    async def _relay(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
-        opening = (
-            asyncio.open_unix_connection(self._server)
-            if isinstance(self._server, Path)
-            else asyncio.open_connection(*self._server)
-        )
-        far, far_out = await opening
-        await asyncio.gather(self._copy(near, far_out), self._copy(far, near_out))
-
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65536):
-                await self._flows.wait()
-                target.write(data)
-                await target.drain()
-        target.close()
 
 
 def test_while_one_request_finds_out_whether_the_database_is_back_others_are_told_at_once(
