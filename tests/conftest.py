@@ -26,6 +26,11 @@ COPIES = {"stack": "stack", "own_stack": "stack", "committed": "committed"}
 PROGRAMS = {*COPIES, "simulator", "chromium"}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, since a third of the time tests wait for programs."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests go first, then those that start programs, so that no process ends long after the
     others."""

@@ -162,7 +162,7 @@ class ContentLog:
         rows = await asyncio.to_thread(_sealed, batch)
         connection = await self._connected()
         lost = self.lost.copy()
-        with within(connection, PATIENCE_SECONDS):
+        async with within(connection, PATIENCE_SECONDS):
             await self._insert(connection, rows, lost)
         self._forget(len(batch))
         self.lost -= lost

@@ -160,7 +160,7 @@ class Worker:
             try:
                 connecting = AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=10)
                 async with await connecting as connection:
-                    with within(connection, BACKGROUND_SECONDS):
+                    async with within(connection, BACKGROUND_SECONDS):
                         await connection.execute(f"LISTEN {CHANNEL}")
                     began = datetime.now(UTC)
                     # Whatever changed while nobody listened.
@@ -206,5 +206,5 @@ class Worker:
 async def _tell(connection: AsyncConnection[Any], read_at: datetime) -> None:
     """Say in PostgreSQL's list of connections that all which was committed by ``read_at`` is known here."""
     name = f"{READ_AT}{read_at:%Y-%m-%dT%H:%M:%S.%fZ}"
-    with within(connection, BACKGROUND_SECONDS):
+    async with within(connection, BACKGROUND_SECONDS):
         await connection.execute("SELECT set_config('application_name', %s, false)", [name])
