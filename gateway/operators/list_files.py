@@ -11,7 +11,7 @@ from billing.exports.sheets import Row
 from billing.services.dead_letters import shown
 from billing.usage_export import CURRENCY, moment
 from gateway.console.lists import CHUNK, list_file
-from gateway.operators import dead_letters, deployments, groups, providers, tenants
+from gateway.operators import dead_letters, deployments, groups, margin, providers, tenants
 from gateway.operators.access import OperatorRequest, operators_only
 
 TENANTS = (
@@ -28,6 +28,7 @@ TENANTS = (
     "currency",
     "attention",
 )
+MARGINS = ("month", "by", "slug", "name", "requests", "cost", "charge", "margin", "currency")
 PROVIDERS = ("name", "kind", "base_url", "credentials", "deployments")
 DEPLOYMENTS = (
     "name",
@@ -68,6 +69,27 @@ def tenant_file(request: OperatorRequest) -> HttpResponse:
             }
 
     return list_file("tenants", TENANTS, rows())
+
+
+@operators_only
+def margin_file(request: OperatorRequest) -> HttpResponse:
+    """``/operator/margin.csv?by=tenant&month=2026-11``; by something else than tenants no line has a slug."""
+    asked = margin.Asked.of(request)
+    rows = (
+        {
+            "month": f"{asked.start:%Y-%m}",
+            "by": asked.kind,
+            "slug": each.slug,
+            "name": each.name,
+            "requests": each.requests,
+            "cost": each.cost,
+            "charge": each.charge,
+            "margin": each.margin,
+            "currency": CURRENCY,
+        }
+        for each in asked.found(margin.margins(asked.kind, asked.start))
+    )
+    return list_file(f"margin-{asked.start:%Y-%m}", MARGINS, rows)
 
 
 @operators_only

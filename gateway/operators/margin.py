@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import Sum
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 
 from billing.models import UsageRollup
 from gateway.console.health import place_in
+from gateway.console.lists import words
 from gateway.operators.access import OperatorRequest, operators_only
 from gateway.operators.tenants import month_start
 from routing.models import Deployment
@@ -85,19 +88,43 @@ def margins(kind: str, start: datetime) -> list[MarginRow]:
     return sorted(rows.values(), key=lambda row: (-row.charge, row.name))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks for: by what, in the month that begins at ``start``, and which names."""
+
+    kind: str
+    start: datetime
+    search: str
+
+    @classmethod
+    def of(cls, request: OperatorRequest) -> Asked:
+        """What is not known in the address counts as not said."""
+        kind = request.GET.get("by", "tenant")
+        known = months(datetime.now(UTC))
+        start = next((each for each in known if f"{each:%Y-%m}" == request.GET.get("month")), known[0])
+        return cls(kind if kind in KINDS else "tenant", start, words(request))
+
+    @property
+    def parameters(self) -> str:
+        """The same as part of an address."""
+        searched = {"q": self.search} if self.search else {}
+        return urlencode({"by": self.kind, "month": f"{self.start:%Y-%m}", **searched})
+
+    def found(self, every: list[MarginRow]) -> list[MarginRow]:
+        """Those of ``every`` whose name has what is searched for."""
+        search = self.search.lower()
+        return [row for row in every if search in row.name.lower() or search in row.slug]
+
+
 @operators_only
 def margin(request: OperatorRequest) -> HttpResponse:
     """``/operator/margin/?by=tenant&month=2026-11``."""
-    kind = request.GET.get("by", "tenant")
-    kind = kind if kind in KINDS else "tenant"
-    known = months(datetime.now(UTC))
-    start = next((each for each in known if f"{each:%Y-%m}" == request.GET.get("month")), known[0])
-    every = margins(kind, start)
+    asked = Asked.of(request)
+    every = margins(asked.kind, asked.start)
     total = MarginRow("All")
     for row in every:
         total.add({"requests": row.requests, "cost": row.cost, "charge": row.charge})
-    search = request.GET.get("q", "").strip()
-    found = [row for row in every if search.lower() in row.name.lower() or search.lower() in row.slug]
+    found = asked.found(every)
     after = place_in(request.GET.get("after", ""))
     return render(
         request,
@@ -105,12 +132,13 @@ def margin(request: OperatorRequest) -> HttpResponse:
         {
             "rows": found[after : after + PAGE],
             "total": total,
-            "kind": kind,
+            "kind": asked.kind,
             "kinds": KINDS.items(),
-            "label": KINDS[kind],
-            "start": start,
-            "months": known,
-            "search": search,
+            "label": KINDS[asked.kind],
+            "start": asked.start,
+            "months": months(datetime.now(UTC)),
+            "search": asked.search,
+            "csv": f"{reverse('operator:margin_csv')}?{asked.parameters}" if found else "",
             "after": after,
             "older": after + PAGE if len(found) > after + PAGE else None,
         },

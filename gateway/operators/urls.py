@@ -35,6 +35,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health/", health.health, name="health"),
     path("accounting/", accounting.accounting, name="accounting"),
     path("margin/", margin.margin, name="margin"),
+    path("margin.csv", list_files.margin_file, name="margin_csv"),
     path("providers.csv", list_files.provider_file, name="providers_csv"),
     path("providers/", providers.providers, name="providers"),
     path("providers/<str:name>/", providers.provider_detail, name="provider"),

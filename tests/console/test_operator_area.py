@@ -538,3 +538,27 @@ def test_the_file_of_dead_letters_has_their_facts_and_never_the_record(
     assert [(line["number"], line["request_id"]) for line in found] == [(str(letter.pk), "req-1")]
     assert "ada" not in str(found)
     assert lines(operator, "/operator/dead-letters.csv?q=req-2") == []
+
+
+def test_the_file_of_margins_has_the_months_sums_to_the_last_digit(operator: Client) -> None:
+    acme, globex = make_tenant("acme"), make_tenant("globex")
+    Deployment.objects.create(name="a", provider=upstream(), model="a")
+    now = datetime.now(UTC)
+    rollup(
+        acme.batch, f"{now:%Y-%m-%dT%H:00}", "0.000000000003", cost=Decimal("0.000000000001"), deployment="a"
+    )
+    rollup(globex.batch, f"{now:%Y-%m-%dT%H:00}", "1", cost=Decimal(3), deployment="a", requests=2)
+    rollup(acme.batch, "2020-01-01T00:00", "99", deployment="a")
+    columns = ("month", "by", "slug", "name", "requests", "cost", "charge", "margin", "currency")
+    month = f"{now:%Y-%m}"
+    found = lines(operator, f"/operator/margin.csv?month={month}")
+    assert [tuple(line) for line in found] == [columns, columns]
+    assert [tuple(line.values()) for line in found] == [
+        (month, "tenant", "globex", "Globex", "2", "3.00", "1.00", "-2.00", "USD"),
+        (month, "tenant", "acme", "Acme", "1", "0.000000000001", "0.000000000003", "0.000000000002", "USD"),
+    ]
+    assert [line["name"] for line in lines(operator, "/operator/margin.csv?q=GLO")] == ["Globex"]
+    (provider,) = lines(operator, "/operator/margin.csv?by=provider")
+    assert (provider["slug"], provider["name"], provider["requests"]) == ("", "upstream", "3")
+    page = operator.get("/operator/margin/?by=provider&q=up").content.decode()
+    assert f'href="/operator/margin.csv?by=provider&amp;month={month}&amp;q=up"' in page

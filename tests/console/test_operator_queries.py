@@ -36,6 +36,7 @@ QUERIES = {
     "tenant": 14,
     "health": 3,
     "margin": 4,
+    "margin_csv": 4,
     "accounting": 4,
     "providers": 4,
     "providers_csv": 4,

@@ -178,6 +178,7 @@ READS: dict[str, tuple[int, ...]] = {
     "operator:health": NOBODY,
     "operator:accounting": NOBODY,
     "operator:margin": NOBODY,
+    "operator:margin_csv": NOBODY,
     "operator:providers": NOBODY,
     "operator:providers_csv": NOBODY,
     "operator:provider": NOBODY,
