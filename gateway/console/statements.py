@@ -11,12 +11,26 @@ from django.urls import path
 from billing.models import Statement, StatementLine
 from billing.statements.document import pdf_of
 from billing.statements.sheet import csv_of
-from billing.usage_export import CONTENT_TYPES
+from billing.usage_export import CONTENT_TYPES, moment
 from billing.wallet_lines import KINDS
 from gateway.console.access import TenantRequest, requires
+from gateway.console.lists import CHUNK, list_file
 from tenants.permissions import Permission
 
 PAGE = 36
+COLUMNS = (
+    "number",
+    "month",
+    "starts_at",
+    "ends_at",
+    "opening",
+    "change",
+    "closing",
+    "currency",
+    "closing_shown",
+    "shown_currency",
+    "rate",
+)
 
 
 def _found(number: str) -> tuple[Statement, list[StatementLine]]:
@@ -42,6 +56,29 @@ def statement_list(request: TenantRequest) -> HttpResponse:
             "older": page + 1 if len(found) > PAGE else None,
         },
     )
+
+
+@requires(Permission.VIEW_MONEY)
+def statement_list_file(request: TenantRequest) -> HttpResponse:
+    """``statements/statements.csv``: every statement and its balances, newest first. Amounts are in
+    ``currency``; ``closing_shown`` is in the one it is invoiced in, at ``rate``."""
+    rows = (
+        {
+            "number": each.number,
+            "month": f"{each.month:%Y-%m}",
+            "starts_at": moment(each.starts_at),
+            "ends_at": moment(each.ends_at),
+            "opening": each.opening,
+            "change": each.closing - each.opening,
+            "closing": each.closing,
+            "currency": each.currency,
+            "closing_shown": each.shown(each.closing),
+            "shown_currency": each.shown_currency,
+            "rate": "" if each.rate is None else f"{each.rate:f}",
+        }
+        for each in Statement.objects.order_by("-ends_at").iterator(chunk_size=CHUNK)
+    )
+    return list_file(f"statements-{request.tenant.organization.slug}", COLUMNS, rows)
 
 
 @requires(Permission.VIEW_MONEY)
@@ -88,6 +125,7 @@ def statement_csv(request: TenantRequest, number: str) -> HttpResponse:  # noqa:
 
 urlpatterns = [
     path("", statement_list, name="statements"),
+    path("statements.csv", statement_list_file, name="statements_csv"),
     path("<slug:number>.pdf", statement_pdf, name="statement_pdf"),
     path("<slug:number>.csv", statement_csv, name="statement_csv"),
     path("<slug:number>/", statement_detail, name="statement"),

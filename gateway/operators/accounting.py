@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db.models import Sum
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 
 from gateway.console.health import place_in
+from gateway.console.lists import words
 from gateway.models import UsageCheck
 from gateway.operators.access import OperatorRequest, operators_only
 
@@ -86,20 +89,43 @@ def _row(name: str, sums: Mapping[str, Any], worst: Decimal) -> CheckRow:
     return CheckRow(name, worst=worst, **{each: sums[each] for each in COUNTS})
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks for: all deployments, or one day by day, and which names."""
+
+    deployment: str
+    search: str
+
+    @classmethod
+    def of(cls, request: OperatorRequest) -> Asked:
+        """Of the words in the address."""
+        return cls(words(request, "deployment"), words(request))
+
+    @property
+    def parameters(self) -> str:
+        """The same as part of an address."""
+        return urlencode([pair for pair in (("deployment", self.deployment), ("q", self.search)) if pair[1]])
+
+    @property
+    def found(self) -> list[CheckRow]:
+        """The rows, in their order: two queries."""
+        every = checks(datetime.now(UTC) - timedelta(days=DAYS), self.deployment)
+        return [row for row in every if self.search.lower() in row.name.lower()]
+
+
 @operators_only
 def accounting(request: OperatorRequest) -> HttpResponse:
     """``/operator/accounting/``, with ``?deployment=`` day by day."""
-    deployment = request.GET.get("deployment", "")
-    every = checks(datetime.now(UTC) - timedelta(days=DAYS), deployment)
-    search = request.GET.get("q", "").strip()
-    found = [row for row in every if search.lower() in row.name.lower()]
+    asked = Asked.of(request)
+    found = asked.found
     after = place_in(request.GET.get("after", ""))
     context: dict[str, Any] = {
         "rows": found[after : after + PAGE],
-        "deployment": deployment,
+        "deployment": asked.deployment,
         "days": DAYS,
         "share": settings.ACCOUNTING_SAMPLE,
-        "search": search,
+        "search": asked.search,
+        "csv": f"{reverse('operator:accounting_csv')}?{asked.parameters}" if found else "",
         "after": after,
         "older": after + PAGE if len(found) > after + PAGE else None,
     }

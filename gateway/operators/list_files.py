@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from django.http import HttpResponse
+from django.shortcuts import get_object_or_404
 
 from billing.exports.sheets import Row
+from billing.models import ReconcileReport
 from billing.services.dead_letters import shown
 from billing.usage_export import CURRENCY, moment
-from gateway.console.lists import CHUNK, list_file
-from gateway.operators import dead_letters, deployments, groups, margin, providers, tenants
+from gateway.console.lists import CHUNK, list_file, words
+from gateway.operators import (
+    accounting,
+    dead_letters,
+    deployments,
+    groups,
+    margin,
+    providers,
+    reconcile,
+    tenants,
+)
 from gateway.operators.access import OperatorRequest, operators_only
 
 TENANTS = (
@@ -29,6 +40,17 @@ TENANTS = (
     "attention",
 )
 MARGINS = ("month", "by", "slug", "name", "requests", "cost", "charge", "margin", "currency")
+CHECKS = (
+    "name",
+    "answers",
+    "reported_input",
+    "counted_input",
+    "reported_output",
+    "counted_output",
+    "ratio",
+    "farthest",
+)
+DIFFERENCES = ("organization", "what", "where", "expected", "found")
 PROVIDERS = ("name", "kind", "base_url", "credentials", "deployments")
 DEPLOYMENTS = (
     "name",
@@ -90,6 +112,34 @@ def margin_file(request: OperatorRequest) -> HttpResponse:
         for each in asked.found(margin.margins(asked.kind, asked.start))
     )
     return list_file(f"margin-{asked.start:%Y-%m}", MARGINS, rows)
+
+
+@operators_only
+def accounting_file(request: OperatorRequest) -> HttpResponse:
+    """``/operator/accounting.csv``: a line for each deployment, or for each day of ``?deployment=``. Ratios are
+    rounded to four digits; no ratio where nothing was counted."""
+    rows = (
+        {
+            "name": each.name,
+            "answers": each.requests,
+            "reported_input": each.reported_input,
+            "counted_input": each.counted_input,
+            "reported_output": each.reported_output,
+            "counted_output": each.counted_output,
+            "ratio": "" if each.ratio is None else f"{each.ratio:.4f}",
+            "farthest": f"{each.worst:.4f}",
+        }
+        for each in accounting.Asked.of(request).found
+    )
+    return list_file("accounting", CHECKS, rows)
+
+
+@operators_only
+def difference_file(request: OperatorRequest, report: int) -> HttpResponse:
+    """``/operator/reconcile/<number>.csv``: the differences that the search finds."""
+    found = reconcile.differences_of(get_object_or_404(ReconcileReport, pk=report), words(request).lower())
+    rows = ({name: each.get(name, "") for name in DIFFERENCES} for each in found)
+    return list_file(f"differences-{report}", DIFFERENCES, rows)
 
 
 @operators_only

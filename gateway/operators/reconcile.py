@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import urlencode
+
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
 
 from billing.models import ReconcileReport
+from gateway.console.lists import words
 from gateway.operators.access import OperatorRequest, operators_only
 
 PAGE = 50
@@ -36,17 +41,23 @@ def reports(request: OperatorRequest) -> HttpResponse:
     )
 
 
+def differences_of(report: ReconcileReport, search: str) -> list[dict[str, Any]]:
+    """The differences with the words of ``search``, in small letters."""
+    return [
+        each
+        for each in report.differences
+        if any(search in str(each.get(name, "")).lower() for name in ("organization", "what", "where"))
+    ]
+
+
 @operators_only
 def report_detail(request: OperatorRequest, report: int) -> HttpResponse:
     """``/operator/reconcile/<number>/``: the differences that were found, with search."""
     found = get_object_or_404(ReconcileReport, pk=report)
-    search = request.GET.get("q", "").strip().lower()
-    matching = [
-        each
-        for each in found.differences
-        if any(search in str(each.get(name, "")).lower() for name in ("organization", "what", "where"))
-    ]
+    search = words(request).lower()
+    matching = differences_of(found, search)
     after = request.GET.get("after", "")
+    address = reverse("operator:reconcile_csv", args=[report])
     begin = int(after) if after.isdecimal() and len(after) < 6 else 0
     return render(
         request,
@@ -56,6 +67,7 @@ def report_detail(request: OperatorRequest, report: int) -> HttpResponse:
             "differences": matching[begin : begin + DIFFERENCES],
             "count": len(matching),
             "search": search,
+            "csv": f"{address}?{urlencode({'q': search} if search else {})}" if matching else "",
             "after": begin,
             "older": begin + DIFFERENCES if len(matching) > begin + DIFFERENCES else None,
         },

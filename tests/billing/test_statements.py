@@ -21,7 +21,9 @@ from billing.statements import making
 from billing.statements.document import figure, pdf_of, places_of
 from billing.statements.sheet import csv_of
 from tenants.models import Organization
-from tests.billing.made_usage import Tenant, event, make_tenant, utc
+from tenants.permissions import Role
+from tests.billing.made_usage import Tenant, event, make_member, make_tenant, utc
+from tests.signed_in import signed_in
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -340,6 +342,27 @@ def test_it_is_invoiced_in_another_currency_at_the_rate_of_the_months_end_which_
     use(acme, "2026-02-10T10:00", "b", "1")
     (second,) = making.make_through(acme.organization, MARCH)
     assert (second.opening, second.closing, second.invoiced) == (D("-2.5"), D("-3.5"), D(7))
+
+
+def test_the_list_of_statements_can_be_had_with_every_digit(acme: Tenant) -> None:
+    january(acme)
+    euros(acme, begins="2026-02-20")
+    use(acme, "2026-02-10T10:00", "d", "9.5")
+    making.make_through(acme.organization, MARCH)
+    owner = signed_in(make_member(acme.organization, "owner@acme.example", Role.OWNER).user)
+    response = owner.get("/o/acme/statements/statements.csv")
+    found = list(csv.reader(io.StringIO(b"".join(response).decode())))
+    assert found[0][:7] == ["number", "month", "starts_at", "ends_at", "opening", "change", "closing"]
+    assert found[0][7:] == ["currency", "closing_shown", "shown_currency", "rate"]
+    january_ends, february_ends = "2026-01-31T23:00:00.000000Z", "2026-02-28T23:00:00.000000Z"
+    # Times 0.92: 2.30000000000092, to twelve places.
+    assert found[1][:4] == ["WEIR-2026-02-0001", "2026-02", january_ends, february_ends]
+    assert found[1][4:7] == ["6.999999999999", "-9.50", "-2.500000000001"]
+    assert found[1][7:] == ["USD", "-2.300000000001", "EUR", "0.920000000000"]
+    assert found[2][:3] == ["WEIR-2026-01-0001", "2026-01", "2025-12-31T23:00:00.000000Z"]
+    assert found[2][4:] == ["0.00", "6.999999999999", "6.999999999999", "USD", "6.999999999999", "USD", ""]
+    page = owner.get("/o/acme/statements/").content.decode()
+    assert 'href="/o/acme/statements/statements.csv"' in page
 
 
 def test_the_document_names_what_is_invoiced_its_rate_and_the_dollars_behind_it(acme: Tenant) -> None:

@@ -562,3 +562,39 @@ def test_the_file_of_margins_has_the_months_sums_to_the_last_digit(operator: Cli
     assert (provider["slug"], provider["name"], provider["requests"]) == ("", "upstream", "3")
     page = operator.get("/operator/margin/?by=provider&q=up").content.decode()
     assert f'href="/operator/margin.csv?by=provider&amp;month={month}&amp;q=up"' in page
+
+
+def test_the_file_of_the_accounting_check_has_what_the_page_finds(operator: Client) -> None:
+    today = datetime.now(UTC).date()
+    checked("fair", today, 2, 100, 100, 40, 40, worst="1.1")
+    checked("greedy", today, 1, 300, 100, 20, 20, worst="2.5")
+    checked("silent", today, 1, 5, 0, 5, 0, worst="1.5")
+    # 320 of 120 tokens, and 140 of 140.
+    assert [
+        (line["name"], line["ratio"], line["farthest"])
+        for line in lines(operator, "/operator/accounting.csv")
+    ] == [
+        ("greedy", "2.6667", "2.5000"),
+        ("fair", "1.0000", "1.1000"),
+        ("silent", "", "1.5000"),
+    ]
+    (day,) = lines(operator, "/operator/accounting.csv?deployment=greedy")
+    assert list(day.values()) == [str(today), "1", "300", "100", "20", "20", "2.6667", "2.5000"]
+    page = operator.get("/operator/accounting/?q=fai").content.decode()
+    assert 'href="/operator/accounting.csv?q=fai"' in page
+
+
+def test_the_file_of_differences_has_those_that_the_search_finds(operator: Client) -> None:
+    found = [
+        {"organization": "acme", "what": "wallet", "where": "account 1", "expected": "1.00", "found": "0.50"},
+        {"organization": "", "what": "journal", "where": "a line", "expected": "an event", "found": "=none"},
+    ]
+    report = ReconcileReport.objects.create(balanced=False, differences=found)
+    # What a spreadsheet would take for a formula is text.
+    assert lines(operator, f"/operator/reconcile/{report.pk}.csv") == [
+        found[0],
+        {**found[1], "found": "'=none"},
+    ]
+    assert lines(operator, f"/operator/reconcile/{report.pk}.csv?q=WALL") == [found[0]]
+    page = operator.get(f"/operator/reconcile/{report.pk}/?q=acme").content.decode()
+    assert f'href="/operator/reconcile/{report.pk}.csv?q=acme"' in page

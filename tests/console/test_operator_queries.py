@@ -38,6 +38,7 @@ QUERIES = {
     "margin": 4,
     "margin_csv": 4,
     "accounting": 4,
+    "accounting_csv": 4,
     "providers": 4,
     "providers_csv": 4,
     "provider": 5,
@@ -52,6 +53,7 @@ QUERIES = {
     "work": 4,
     "reconcile": 4,
     "reconcile_report": 3,
+    "reconcile_csv": 3,
     "dead_letters": 3,
     "dead_letters_csv": 3,
     "dead_letter": 4,
@@ -116,6 +118,7 @@ def addresses() -> dict[str, str]:
         "deployment_prices": ["d00"],
         "model_group": ["g00"],
         "reconcile_report": [report.pk],
+        "reconcile_csv": [report.pk],
         "dead_letter": [letter.pk],
     }
     return {name: reverse(f"operator:{name}", args=of.get(name, [])) for name in QUERIES}

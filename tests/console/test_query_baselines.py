@@ -112,6 +112,7 @@ QUERIES = {
     "console:statement_csv": 6,
     "console:statement_pdf": 6,
     "console:statements": 6,
+    "console:statements_csv": 5,
     "console:team": 9,
     "console:teams_csv": 11,
     "console:trial": 9,

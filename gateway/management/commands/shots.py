@@ -63,6 +63,7 @@ NO_PAGE = {
     "invitations_csv",
     "deliveries_csv",
     "audit_csv",
+    "statements_csv",
     "statement_csv",
     "statement_pdf",
     "code_redeem",
