@@ -73,5 +73,5 @@ class _Deadline:
         """The block has ended."""
         self._timer.cancel()
         if self._asking is not None:
-            # Or it might cancel what the connection does next.
-            await asyncio.wait([self._asking])
+            # Or it might cancel what the connection does next. Its own timeout is libpq's from version 17 on.
+            await asyncio.wait([self._asking], timeout=2 * GRACE_SECONDS)
